@@ -1,0 +1,1 @@
+"""Tasks, data, environments and pictures."""

@@ -1,0 +1,126 @@
+"""Makes maze data in MuJoCo with the waypoint controller and stores it through Minari.
+
+The protocol is D4RL's: a noisy controller follows shortest routes to random goals, the agent goes on from where it
+is, and one episode is stored per goal reached. The evaluation goal is never special in the data.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .maze import D_GAIN, P_GAIN, MazeMap, WaypointController
+from .quiet import quiet_imports
+
+NOISE = 0.5  # standard deviation added to each action
+JITTER = 0.1  # metres per axis
+REACHED = 0.5  # metres from the goal at which an episode ends
+PATIENCE = 1500  # steps after which a stuck episode is dropped and the agent placed anew
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One episode: observations (T + 1, 4), actions (T, 2), goal (2,)."""
+
+    observations: NDArray[np.float64]
+    actions: NDArray[np.float64]
+    goal: NDArray[np.float64]
+
+
+def record_maze(maze: MazeMap, *, steps: int, seed: int) -> Iterator[Recording]:
+    """Episodes of PointMaze, until at least `steps` actions were recorded."""
+    with quiet_imports():
+        from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
+    rng = np.random.default_rng(seed)
+    env = PointMazeEnv(maze_map=maze.gymnasium_map, continuing_task=True, reset_target=False)
+    try:
+        env.reset(seed=seed)
+        point, done = env.point_env, 0
+        controller = WaypointController(maze, jitter=JITTER, rng=rng)
+        placed = False
+        while done < steps:
+            if not placed:
+                where = maze.center(maze.free_cells[rng.integers(len(maze.free_cells))])
+                point.set_state(where + rng.uniform(-0.1, 0.1, 2), rng.normal(0, 0.1, 2))
+            state = np.concatenate([point.data.qpos, point.data.qvel])
+            goal = _new_goal(maze, state[:2], rng)
+            episode = _follow(point, controller, state, goal, rng)
+            placed = episode is not None
+            if episode is not None:
+                done += len(episode.actions)
+                yield episode
+    finally:
+        env.close()
+
+
+def _new_goal(maze: MazeMap, position: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    while True:
+        cell = maze.free_cells[rng.integers(len(maze.free_cells))]
+        goal = maze.center(cell) + rng.uniform(-JITTER, JITTER, 2)
+        if np.linalg.norm(goal - position) > REACHED:
+            return goal
+
+
+def _follow(point, controller: WaypointController, state, goal, rng: np.random.Generator) -> Recording | None:  # type: ignore[no-untyped-def]
+    """Steer to the goal; None if the agent got stuck."""
+    controller.aim(state[:2], goal)
+    observations, actions = [state], []
+    noise = rng.normal(0, NOISE, (PATIENCE, 2))
+    for step in range(PATIENCE):
+        action = np.clip(controller.act(state) + noise[step], -1, 1)
+        state = point.step(action)[0]
+        observations.append(state)
+        actions.append(action)
+        if np.hypot(*(state[:2] - goal)) <= REACHED:
+            return Recording(np.array(observations), np.array(actions), goal)
+    return None
+
+
+def store_maze(recordings: list[Recording], dataset_id: str, *, environment_id: str, seed: int) -> None:
+    """Write episodes as a Minari dataset with its provenance in the metadata."""
+    with quiet_imports():
+        import gymnasium
+        import gymnasium_robotics
+        import minari
+        from minari.data_collector import EpisodeBuffer
+
+    gymnasium.register_envs(gymnasium_robotics)
+    buffers = []
+    for index, item in enumerate(recordings):
+        steps = len(item.actions)
+        last = np.arange(steps) == steps - 1
+        goals = np.repeat(item.goal[None], steps + 1, axis=0)
+        buffers.append(EpisodeBuffer(
+            id=index,
+            observations={"observation": item.observations, "achieved_goal": item.observations[:, :2],
+                          "desired_goal": goals},
+            actions=item.actions.astype(np.float32),
+            rewards=list(last.astype(float)),
+            terminations=[False] * steps,
+            truncations=list(last),
+        ))
+    with quiet_imports():
+        env = gymnasium.make(environment_id, continuing_task=True, max_episode_steps=1_000_000)
+        dataset = minari.create_dataset_from_buffers(
+            dataset_id, buffers, env=env, algorithm_name="waypoint controller",
+            author="diffplan", code_permalink="https://pypi.org/project/diffplan",
+            description="Noisy waypoint controller on shortest routes, one episode per goal reached (D4RL's protocol).",
+            requirements=["gymnasium-robotics>=1.4,<1.5", "mujoco>=3.3,<3.11"],
+        )
+        env.close()
+    dataset.storage.update_metadata({"diffplan_provenance": json.dumps(provenance(seed))})
+
+
+def provenance(seed: int) -> dict[str, object]:
+    """How maze data is made: everything needed to make it again."""
+    return {
+        "controller": {"p_gain": P_GAIN, "d_gain": D_GAIN, "action_noise_std": NOISE, "waypoint_jitter_metres": JITTER,
+                       "goal_radius_metres": REACHED, "routes": "shortest"},
+        "seed": seed,
+        "versions": {n: importlib.metadata.version(n) for n in ("mujoco", "gymnasium", "gymnasium-robotics", "minari", "numpy")},
+    }

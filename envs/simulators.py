@@ -1,0 +1,73 @@
+"""Gymnasium environments side by side, as the executor wants them.
+
+Shape letters: B environments, O observations, A actions, P positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .tasks import Task
+
+Array = NDArray[np.float32]
+
+
+class Simulators:
+    """B environments of one task, stepped together.
+
+    Args:
+        task: which.
+        count: B.
+        start: places every agent here instead of where the task would.
+        goal: asks every environment for this goal.
+        render_mode: of the first environment; the others are never drawn.
+    """
+
+    def __init__(
+        self, task: Task, count: int, *, start: ArrayLike | None = None, goal: ArrayLike | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        self.task, self.start, self.goal = task, start, goal
+        self.envs = [task.environment(render_mode=render_mode if i == 0 else None) for i in range(count)]
+        self._ended = np.zeros(count, dtype=bool)
+
+    def reset(self, seeds: Sequence[int]) -> tuple[Array, Array]:
+        """Begin an episode each; the same seed begins the same episode in any slot."""
+        begun = [
+            self.task.reset(env, np.random.default_rng(seed), start=self.start, goal=self.goal)
+            for env, seed in zip(self.envs, seeds, strict=True)
+        ]
+        self._ended[:] = False
+        self._goals = np.array([goal for _, goal in begun])
+        self._observations = np.array([o for o, _ in begun])
+        return self._observations.astype(np.float32), self._goals.astype(np.float32)
+
+    def step(self, actions: Array) -> tuple[Array, NDArray[np.float64], NDArray[np.bool_]]:
+        """Apply actions (B, A); an environment whose episode has ended stays as it is."""
+        rewards = np.zeros(len(self.envs))
+        for i, env in enumerate(self.envs):
+            if self._ended[i]:
+                continue
+            observation, reward, terminated, truncated, _ = env.step(np.asarray(actions[i], dtype=float))
+            self._observations[i] = self.task.flatten(observation)
+            rewards[i] = self.task.reward(self._observations[i], self._goals[i], reward)
+            self._ended[i] = terminated or truncated
+        return self._observations.astype(np.float32), rewards, self._ended.copy()
+
+    def render(self) -> NDArray[np.uint8]:
+        """The first environment as a picture (height, width, 3)."""
+        return np.asarray(self.envs[0].render())
+
+    def close(self) -> None:
+        for env in self.envs:
+            env.close()
+
+    def __enter__(self) -> Simulators:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,239 @@
+"""What can be planned: an environment, its data, and how its columns are called.
+
+A user's own task is one value of `Task` (or of a subclass that overrides what differs), registered with
+`register` or through an entry point in the group "diffplan.tasks".
+
+Shape letters: O observations, P positions.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from diffplan.planner.spec import TrajectorySpec
+
+from .maze import D_GAIN, MAZES, P_GAIN, Cell, MazeMap
+from .quiet import quiet_imports
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment and its data.
+
+    Args:
+        name: as typed on the command line.
+        make: builds the environment: a Gymnasium id, or a function of `render_mode`.
+        dataset: Minari id of its data.
+        spec: columns, duration of a step, and stride.
+        horizon: tokens per plan.
+        episode_steps: length of an evaluation episode.
+        width: channels of the network's first level.
+        minutes: training time of the default preset.
+        replan_every: environment steps between plans.
+        gains: (p, d) of the tracking controller; None executes planned actions.
+        feedforward: share of the planned action beside tracking.
+        sampling: defaults of `planner.pipeline.Sampling`.
+        collect_steps: size of the dataset that `collect` makes.
+    """
+
+    name: str
+    make: str | Callable[..., Any]
+    dataset: str
+    spec: TrajectorySpec
+    horizon: int = 32
+    episode_steps: int = 1000
+    width: int = 32
+    minutes: float = 10.0
+    replan_every: int = 20
+    gains: tuple[float, float] | None = None
+    feedforward: float = 0.0
+    sampling: dict[str, Any] = field(default_factory=dict)
+    collect_steps: int = 1_000_000
+
+    def environment(self, *, render_mode: str | None = None) -> Any:
+        """A fresh Gymnasium environment, without wrappers that end or check episodes."""
+        with quiet_imports():
+            if not isinstance(self.make, str):
+                return self.make(render_mode=render_mode)
+            import gymnasium
+
+            return gymnasium.make(self.make, render_mode=render_mode).unwrapped
+
+    def reset(self, env: Any, rng: np.random.Generator, *, start: ArrayLike | None = None,
+              goal: ArrayLike | None = None) -> tuple[Array, Array]:
+        """Begin an episode; the observation (O,) and the goal (P,), P = 0 for tasks without one.
+
+        Raises:
+            ValueError: a start is asked for and the task cannot place its agent.
+        """
+        if start is not None:
+            raise ValueError(f"task {self.name} cannot place its agent at a chosen start; leave --start out")
+        observation, _ = env.reset(seed=int(rng.integers(2**31)))
+        wanted = observation.get("desired_goal", ()) if isinstance(observation, dict) else ()
+        return self.flatten(observation), np.asarray(wanted if goal is None else goal, dtype=float)
+
+    def flatten(self, observation: Any) -> Array:
+        """An environment's observation as one vector (O,)."""
+        return np.asarray(observation["observation"] if isinstance(observation, dict) else observation, dtype=float).ravel()
+
+    def reward(self, observation: Array, goal: Array, reward: float) -> float:
+        """Reward of a step, from the observation (O,) after it, the goal (P,) and the environment's own reward."""
+        return float(reward)
+
+    def reached(self, observations: ArrayLike, goal: ArrayLike) -> NDArray[np.bool_]:
+        """Whether observations (..., O) are at the goal (P,): within half a unit of position."""
+        columns = [self.spec.observation_names.index(n) for n in self.spec.position]
+        gap = np.asarray(observations)[..., columns] - np.asarray(goal)[: len(columns)]
+        return np.linalg.norm(gap, axis=-1) <= 0.5
+
+    def check_point(self, values: Sequence[float], what: str) -> None:
+        """Refuse a start or goal that cannot be.
+
+        Raises:
+            ValueError: a wrong count of numbers, or one that is not finite.
+        """
+        if len(values) != len(self.spec.position):
+            raise ValueError(f"{what} {_numbers(values)} has {len(values)} numbers; task {self.name} needs "
+                             f"{len(self.spec.position)}: {','.join(self.spec.position)}")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{what} {_numbers(values)} must be finite numbers")
+
+    def collect(self, *, steps: int, seed: int) -> Iterator[int]:
+        """Make the dataset, yielding the steps done so far.
+
+        Raises:
+            ValueError: the task has no way to make its own data.
+        """
+        raise ValueError(f"task {self.name} has no collector; bring a Minari dataset: --dataset ID")
+
+
+@dataclass(frozen=True)
+class MazeTask(Task):
+    """PointMaze under D4RL's protocol: a reward of 1 for every step within 0.5 m of the goal, never done.
+
+    Args:
+        maze: the map.
+        goal_cell: (row, column) of the fixed goal; None draws a fresh goal each episode.
+        score_range: (min, max) return of the D4RL score.
+    """
+
+    maze: MazeMap = MAZES["umaze"]
+    goal_cell: Cell | None = None
+    score_range: tuple[float, float] = (0.0, 1.0)
+    gymnasium_id: str = ""
+
+    def reset(self, env: Any, rng: np.random.Generator, *, start: ArrayLike | None = None,
+              goal: ArrayLike | None = None) -> tuple[Array, Array]:
+        env.reset(seed=int(rng.integers(2**31)))
+        random_start = self._random_point(rng)
+        place = random_start if start is None else np.asarray(start, dtype=float)[:2]
+        speed = rng.normal(0, 0.1, 2)
+        speed = speed if start is None else np.zeros(2)
+        target = self._random_point(rng) if self.goal_cell is None else self.maze.center(self.goal_cell)
+        target = target if goal is None else np.asarray(goal, dtype=float)
+        env.goal = target.copy()
+        env.update_target_site_pos()
+        env.point_env.set_state(place, speed)
+        return np.concatenate([place, speed]), target
+
+    def reward(self, observation: Array, goal: Array, reward: float) -> float:
+        return float(np.hypot(*(observation[:2] - goal)) <= 0.5)
+
+    def check_point(self, values: Sequence[float], what: str) -> None:
+        super().check_point(values, what)
+        if not self.maze.is_free(values):
+            where = "outside the maze" if self.maze.clearance(values) == 0 and not self._inside(values) else "inside or against a wall"
+            near = self.maze.nearest_free(values)
+            raise ValueError(f"{what} {_numbers(values)} lies {where}; the nearest free point is {_numbers(np.round(near, 3))}")
+
+    def collect(self, *, steps: int, seed: int) -> Iterator[int]:
+        from .collect import record_maze, store_maze
+
+        recordings, done = [], 0
+        for episode in record_maze(self.maze, steps=steps, seed=seed):
+            recordings.append(episode)
+            done += len(episode.actions)
+            yield done
+        store_maze(recordings, self.dataset, environment_id=self.gymnasium_id, seed=seed)
+
+    def _random_point(self, rng: np.random.Generator) -> Array:
+        cell = self.maze.free_cells[rng.integers(len(self.maze.free_cells))]
+        return self.maze.center(cell) + rng.uniform(-0.1, 0.1, 2)
+
+    def _inside(self, values: Sequence[float]) -> bool:
+        left, right, bottom, top = self.maze.extent
+        return left < values[0] < right and bottom < values[1] < top
+
+
+def _point_maze(maze: MazeMap, render_mode: str | None = None) -> Any:
+    from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
+
+    return PointMazeEnv(maze_map=maze.gymnasium_map, render_mode=render_mode, continuing_task=True, reset_target=False)
+
+
+def _maze_tasks() -> dict[str, Task]:
+    rows: list[tuple[str, str, Cell, int, tuple[float, float], int, int, float, dict[str, Any]]] = [
+        ("umaze", "UMaze", (1, 1), 300, (23.85, 161.86), 5, 32, 10.0, {}),
+        ("medium", "Medium", (6, 6), 600, (13.13, 277.39), 9, 40, 30.0, {"candidates": 16}),
+        ("large", "Large", (7, 9), 800, (6.7, 273.99), 12, 48, 30.0, {"candidates": 16}),
+    ]
+    made: dict[str, Task] = {}
+    for size, title, goal, steps, score, stride, horizon, minutes, sampling in rows:
+        spec = TrajectorySpec(("ax", "ay"), ("x", "y", "vx", "vy"), ("x", "y"), ("vx", "vy"), 0.01, stride)
+        for family, goal_cell in (("maze2d", goal), ("multi2d", None)):
+            made[f"{family}-{size}"] = MazeTask(
+                name=f"{family}-{size}", make=functools.partial(_point_maze, MAZES[size]),
+                dataset=f"diffplan/maze2d/{size}-v0", spec=spec, horizon=horizon, episode_steps=steps, minutes=minutes,
+                gains=(P_GAIN, D_GAIN), sampling=sampling, maze=MAZES[size], goal_cell=goal_cell, score_range=score,
+                gymnasium_id=f"PointMaze_{title}-v3",
+            )
+    return made
+
+
+_TASKS: dict[str, Task] = _maze_tasks()
+_ALIASES = {"maze2d": "maze2d-umaze", "multi2d": "multi2d-umaze"}
+
+
+def register(task: Task) -> Task:
+    """Make a task known by its name, replacing one of the same name."""
+    _TASKS[task.name] = task
+    return task
+
+
+def all_tasks() -> dict[str, Task]:
+    """Every known task by name: built in, registered, and from entry points in the group "diffplan.tasks"."""
+    for point in importlib.metadata.entry_points(group="diffplan.tasks"):
+        if point.name not in _TASKS:
+            register(point.load())
+    return dict(_TASKS)
+
+
+def find_task(name: str) -> Task:
+    """A task by name; `maze2d` means `maze2d-umaze`.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
+    tasks = all_tasks()
+    name = _ALIASES.get(name, name)
+    if name not in tasks:
+        raise ValueError(f"unknown task {name!r}; known: {', '.join(sorted(tasks))}")
+    return tasks[name]
+
+
+def with_stride(task: Task, stride: int) -> Task:
+    """The same task, planned in tokens of another stride."""
+    return replace(task, spec=replace(task.spec, stride=stride))
+
+
+def _numbers(values: ArrayLike) -> str:
+    return ",".join(f"{v:g}" for v in np.asarray(values, dtype=float))

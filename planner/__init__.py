@@ -1,0 +1,1 @@
+"""Arrays in, plans out: the diffusion planner itself."""

@@ -1,0 +1,208 @@
+"""Receding-horizon execution: follow the plan for a while, look, plan again.
+
+    environment step   0 ........ N ........ 2N ....
+    plan               [== followed ==][- dropped -]
+                                [== followed ==][- dropped -]
+
+Shape letters: B environments, T steps, O observations, A actions, P positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .conditions import Conditions
+from .guides import Guide
+from .pipeline import TrajectoryPlanner
+from .plan import Plan, Reference
+
+Array = NDArray[np.float32]
+
+
+class Environments(Protocol):
+    """B environments side by side: all that execution knows of a simulator or a robot."""
+
+    def reset(self, seeds: Sequence[int]) -> tuple[Array, Array]:
+        """Begin an episode each; observations (B, O) and goals (B, P), P = 0 where there are none."""
+        ...
+
+    def step(self, actions: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """Apply actions (B, A); next observations (B, O), rewards (B,), and which episodes have ended (B,)."""
+        ...
+
+
+class Controller(Protocol):
+    """Turns what the plan asks for into actions."""
+
+    def act(self, observations: Array, now: Reference, ahead: Reference) -> Array:
+        """Actions (B, A) for observations (B, O), given the plan at this step and at the next."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlannedActions:
+    """Applies the planned actions as they are: works wherever one token is one step."""
+
+    def act(self, observations: Array, now: Reference, ahead: Reference) -> Array:
+        return now.action
+
+
+@dataclass(frozen=True)
+class TrackingController:
+    """Drives the positions along the plan: action = f planned + p (position error) + d (velocity error).
+
+    Args:
+        position: indices of the positions among the observations.
+        velocity: indices of their rates.
+        p_gain: action per unit of position error.
+        d_gain: action per unit of velocity error.
+        feedforward: share of the planned action that is applied beside.
+        limit: actions are clipped to [-limit, limit].
+    """
+
+    position: tuple[int, ...]
+    velocity: tuple[int, ...]
+    p_gain: float = 10.0
+    d_gain: float = 1.0
+    feedforward: float = 0.0
+    limit: float = 1.0
+
+    def act(self, observations: Array, now: Reference, ahead: Reference) -> Array:
+        off = ahead.position - observations[:, list(self.position)]
+        slip = ahead.velocity - observations[:, list(self.velocity)]
+        action = self.feedforward * now.action + self.p_gain * off + self.d_gain * slip
+        return np.clip(action, -self.limit, self.limit)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One executed episode.
+
+    Attributes:
+        goal: (P,).
+        states: (T + 1, O) observations.
+        actions: (T, A) as applied.
+        rewards: (T,).
+        plan_steps: environment steps at which it planned.
+        plans: the plan made at each of them.
+    """
+
+    goal: Array
+    states: Array
+    actions: Array
+    rewards: Array
+    plan_steps: tuple[int, ...]
+    plans: tuple[Plan, ...] = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"Rollout({len(self.rewards)} steps, return {self.rewards.sum():g}, planned {len(self.plans)} times)"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """All environments after one step: observations (B, O), actions (B, A), rewards (B,), ended (B,), current plans."""
+
+    step: int
+    observations: Array
+    actions: Array
+    rewards: Array
+    ended: NDArray[np.bool_]
+    plans: tuple[Plan, ...]
+    replanned: bool
+
+
+class Executor:
+    """Plans for all environments in one batch, follows, and plans again.
+
+    Args:
+        planner: makes the plans.
+        environments: B of them.
+        controller: turns plans into actions.
+        replan_every: environment steps between plans.
+        guide: what plans should prefer.
+        candidates: overrides the planner's own.
+        keep_plans: hold every plan in the rollouts; off for long or wide runs.
+        **options: further fields of `pipeline.Sampling`.
+    """
+
+    def __init__(
+        self, planner: TrajectoryPlanner, environments: Environments, *, controller: Controller, replan_every: int = 20,
+        guide: Guide | None = None, keep_plans: bool = True, **options: object,
+    ) -> None:
+        if replan_every < 1:
+            raise ValueError(f"replan_every={replan_every} must be at least 1 step")
+        self.planner, self.environments, self.controller = planner, environments, controller
+        self.replan_every, self.guide, self.keep_plans, self.options = replan_every, guide, keep_plans, options
+        self.plan_seconds: list[float] = []
+
+    def run(self, *, steps: int, seeds: Sequence[int]) -> list[Rollout]:
+        """Whole episodes, one per environment."""
+        moments = list(self.moments(steps=steps, seeds=seeds))
+        return self.rollouts(moments)
+
+    def moments(self, *, steps: int, seeds: Sequence[int]) -> Iterator[Moment]:
+        """Execute at most `steps` environment steps, yielding after each; the first moment is the reset.
+
+        Each environment's plans draw from a generator seeded by its own seed, so an episode is the same alone
+        and beside others.
+        """
+        generators = [torch.Generator().manual_seed(s) for s in seeds]
+        observations, goals = self.environments.reset(seeds)
+        self.goals = goals
+        ended = np.zeros(len(seeds), dtype=bool)
+        plans: list[Plan] = []
+        for step in range(steps):
+            replanned = step % self.replan_every == 0
+            if replanned:
+                plans = self._plan(observations, goals, generators, plans)
+                references = self._references(plans)
+            if step == 0:
+                yield Moment(0, observations, np.zeros((len(seeds), 0), np.float32), np.zeros(len(seeds)), ended,
+                             tuple(plans), True)
+            now, ahead = references[step % self.replan_every], references[step % self.replan_every + 1]
+            actions = self.controller.act(observations, now, ahead).astype(np.float32)
+            observations, rewards, finished = self.environments.step(actions)
+            rewards = np.where(ended, 0.0, rewards)
+            ended = ended | finished
+            yield Moment(step + 1, observations, actions, rewards, ended, tuple(plans), replanned)
+            if ended.all():
+                return
+
+    def rollouts(self, moments: Sequence[Moment]) -> list[Rollout]:
+        """One record per environment, cut where its episode ended."""
+        first, rest = moments[0], moments[1:]
+        made = []
+        for i in range(len(first.observations)):
+            last = next((m.step for m in rest if m.ended[i]), len(rest))
+            own = [m for m in rest if m.step <= last]
+            asked = [m for m in own if m.replanned]
+            made.append(Rollout(
+                self.goals[i], np.array([first.observations[i], *[m.observations[i] for m in own]]),
+                np.array([m.actions[i] for m in own]), np.array([m.rewards[i] for m in own]),
+                tuple(m.step - 1 for m in asked), tuple(m.plans[i] for m in asked) if self.keep_plans else (),
+            ))
+        return made
+
+    def _plan(self, observations: Array, goals: Array, generators: Sequence[torch.Generator], before: list[Plan]) -> list[Plan]:
+        problems: list[Conditions] = [
+            self.planner.problem(o.tolist(), g.tolist() if len(g) else None) for o, g in zip(observations, goals, strict=True)
+        ]
+        previous = [(p, self.replan_every) for p in before] or None
+        plans = self.planner.plan_many(problems, generators=generators, guide=self.guide, previous=previous, **self.options)
+        self.plan_seconds.append(plans[0].seconds)
+        return plans
+
+    def _references(self, plans: Sequence[Plan]) -> list[Reference]:
+        """What the plans ask for at each step until the next replanning, all environments together."""
+        steps = np.arange(self.replan_every + 1)
+        each = [plan.reference(steps) for plan in plans]
+        return [
+            Reference(*(np.stack([getattr(r, name)[n] for r in each]) for name in ("observation", "position", "velocity", "action")))
+            for n in steps
+        ]

@@ -1,0 +1,281 @@
+"""The planner: one diffusers pipeline that saves, loads, shares and plans.
+
+Shape letters: P problems, K candidates, B = P * K batch, H horizon (tokens), D columns of a token.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from .conditions import Conditions, arrive_at, stack, start_at
+from .diffusion import Prediction, check_prediction
+from .guides import Guide
+from .normalizer import Normalizer
+from .plan import Plan
+from .sampling import CleanPredictor, Score, Step, denoise
+from .schedulers import Sampler, Scheduler, for_one_plan
+from .selection import Selection, judge, order
+from .spec import TrajectorySpec
+from .unet import TemporalUNet
+
+MOST_CANDIDATES = 1024
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How plans are sampled and chosen; every field can be overridden at each call.
+
+    Args:
+        candidates: K plans sampled for each problem, of which the best is chosen.
+        steps: denoising steps.
+        sampler: "ddim", "ddpm" or "dpm++".
+        temperature: scale of all noise put in; lower gives likelier, less varied plans.
+        eta: of DDIM; 1 adds DDPM's noise at each step, 0 none.
+        select: how candidates are ranked (see `selection`).
+        warm_steps: denoising steps of a replan that begins from the plan before.
+        gradient_cap: largest norm by which guides may move a plan in one step, in normalised units.
+    """
+
+    candidates: int = 8
+    steps: int = 8
+    sampler: Sampler = "ddim"
+    temperature: float = 0.7
+    eta: float = 1.0
+    select: Selection = "balanced"
+    warm_steps: int = 8
+    gradient_cap: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.candidates <= MOST_CANDIDATES:
+            raise ValueError(f"candidates={self.candidates} must lie between 1 and {MOST_CANDIDATES}")
+
+    def changed(self, options: dict[str, Any]) -> Sampling:
+        """With the options that are not None."""
+        known = {f.name for f in fields(self)}
+        for name in options:
+            if name not in known:
+                raise TypeError(f"unknown option {name!r}; known: {', '.join(sorted(known))}")
+        return replace(self, **{k: v for k, v in options.items() if v is not None})
+
+
+class TrajectoryPlanner(DiffusionPipeline):
+    """Plans trajectories by denoising them under conditions (Janner et al. 2022).
+
+    Args:
+        denoiser: the network.
+        normalizer: environment units to network units.
+        scheduler: noise levels that the network was trained on.
+        spec: the columns, as `TrajectorySpec.to_config` writes them.
+        horizon: H.
+        task: name of the task it was trained for.
+        prediction: what the network says: "x0", "eps" or "v".
+        clip: bound on free entries of clean trajectories, normalised; None for none.
+        consistency_bound: `windows.consistency` that 99% of the data's windows stay below, in position units.
+        sampling: defaults of `Sampling`.
+    """
+
+    model_cpu_offload_seq = "denoiser"
+
+    def __init__(
+        self,
+        denoiser: TemporalUNet,
+        normalizer: Normalizer,
+        scheduler: Scheduler,
+        spec: dict[str, Any] | None = None,
+        horizon: int = 32,
+        task: str = "",
+        prediction: Prediction = "x0",
+        clip: float | None = 1.0,
+        consistency_bound: float = 0.0,
+        sampling: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if spec is None:
+            raise ValueError("a planner needs the spec of its columns: spec=TrajectorySpec(...).to_config()")
+        check_prediction(prediction)
+        self.register_modules(denoiser=denoiser, normalizer=normalizer, scheduler=scheduler)
+        self.register_to_config(
+            spec=spec, horizon=horizon, task=task, prediction=prediction, clip=clip,
+            consistency_bound=consistency_bound, sampling=sampling or {},
+        )
+        self.spec, self.horizon, self.task = TrajectorySpec(**spec), horizon, task
+        self.sampling = Sampling(**(sampling or {}))
+        self.predict = CleanPredictor(denoiser, scheduler.alphas_cumprod, prediction, clip)
+        denoiser.eval()
+
+    # ------------------------------------------------------------------ loading and saving
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **options: Any) -> TrajectoryPlanner:
+        """Load a planner that `save_pretrained` wrote; a folder, or a name on the Hugging Face hub.
+
+        Only safetensors and JSON are read.
+
+        Raises:
+            ValueError: a file is missing, damaged or foreign; the message names it.
+        """
+        folder = Path(path)
+        if folder.exists():
+            check_files(folder)
+        try:
+            loaded = super().from_pretrained(str(path), use_safetensors=True, **{"torch_dtype": torch.float32} | options)
+        except (OSError, RuntimeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} holds no planner that can be loaded: {str(error).splitlines()[0]}") from error
+        return loaded
+
+    # ------------------------------------------------------------------ asking
+
+    def problem(self, start: Sequence[float] | Tensor, goal: Sequence[float] | Tensor | None = None) -> Conditions:
+        """Conditions of the usual problem: a whole start observation (O,) and, if given, a goal position (P,)."""
+        known = start_at(self.spec, self.horizon, start)
+        return known if goal is None else known | arrive_at(self.spec, self.horizon, goal)
+
+    def plan(self, conditions: Conditions, *, generator: torch.Generator | None = None, guide: Guide | None = None,
+             previous: tuple[Plan, int] | None = None, **options: Any) -> Plan:
+        """Plan once.
+
+        Args:
+            conditions: what is known, in environment units; see `problem` and `conditions`.
+            generator: source of noise; the same seed gives the same plan.
+            guide: what to prefer.
+            previous: an earlier plan and the environment steps since it began: a warm start.
+            **options: fields of `Sampling`.
+        """
+        generators = None if generator is None else [generator]
+        return self.plan_many([conditions], generators=generators, guide=guide, previous=previous and [previous], **options)[0]
+
+    def plan_many(
+        self, conditions: Sequence[Conditions], *, generators: Sequence[torch.Generator] | None = None,
+        guide: Guide | None = None, previous: Sequence[tuple[Plan, int]] | None = None, **options: Any,
+    ) -> list[Plan]:
+        """Plan several problems in one batch; with a generator of its own, each problem's plan is what it is alone.
+
+        Args and errors as for `plan`, one conditions, generator and previous plan per problem.
+        """
+        began, sampling = time.perf_counter(), self.sampling.changed(options)
+        generators = generators or [torch.Generator().manual_seed(i) for i in range(len(conditions))]
+        clean = None
+        for step in self._denoise(conditions, generators, guide, previous, sampling):
+            clean = step.noisy
+        assert clean is not None
+        pinned, values = self._expand(conditions, sampling.candidates)
+        with torch.inference_mode():
+            trajectories = torch.where(pinned, values, self.normalizer.denormalize(clean))
+            verdict = judge(
+                self.spec, trajectories, self.predict, clean, pinned, self.normalizer.normalize(values), generators,
+                levels=len(self.scheduler.alphas_cumprod), select=sampling.select,
+            )
+            liked = None if guide is None else guide.score(self.spec, trajectories)
+            scores = order(verdict, sampling.select, candidates=sampling.candidates,
+                           bound=self.config.consistency_bound, liked=liked)
+        return self._plans(trajectories, verdict, scores, len(conditions), time.perf_counter() - began, guide)
+
+    def film(self, conditions: Conditions, *, generator: torch.Generator | None = None, guide: Guide | None = None,
+             **options: Any) -> Iterator[Tensor]:
+        """The plan while it is denoised: (K, H, D) in environment units, from noise to plan, `Sampling.steps` + 1 times."""
+        generators = [generator or torch.Generator().manual_seed(0)]
+        sampling = self.sampling.changed(options)
+        state = [g.get_state() for g in generators]
+        noise = torch.randn((sampling.candidates, self.horizon, self.spec.width), generator=generators[0])
+        generators[0].set_state(state[0])
+        yield self.normalizer.denormalize(noise).cpu()
+        for step in self._denoise([conditions], generators, guide, None, sampling):
+            yield self.normalizer.denormalize(step.noisy).cpu()
+
+    # ------------------------------------------------------------------ inside
+
+    def _expand(self, conditions: Sequence[Conditions], candidates: int) -> tuple[Tensor, Tensor]:
+        """Mask and values (B, H, D) in environment units, on the device."""
+        mask, values = stack(conditions)
+        if mask.shape[1:] != (self.horizon, self.spec.width):
+            raise ValueError(f"conditions over {tuple(mask.shape[1:])} do not fit this planner's "
+                             f"{(self.horizon, self.spec.width)} (tokens, columns); make them with planner.problem(...)")
+        each = [t.repeat_interleave(candidates, dim=0).to(self.device) for t in (mask, values)]
+        return each[0], each[1]
+
+    def _denoise(
+        self, conditions: Sequence[Conditions], generators: Sequence[torch.Generator], guide: Guide | None,
+        previous: Sequence[tuple[Plan, int]] | None, sampling: Sampling,
+    ) -> Iterator[Step]:
+        pinned, values = self._expand(conditions, sampling.candidates)
+        warm, skip = None, 0
+        if previous is not None and sampling.warm_steps < sampling.steps:
+            skip = sampling.steps - sampling.warm_steps
+            warm = torch.cat([_fill(torch.from_numpy(p.remainder(n)), sampling.candidates) for p, n in previous])
+            warm = self.normalizer.normalize(warm.to(self.device))
+        with torch.no_grad():
+            yield from denoise(
+                self.predict, for_one_plan(self.scheduler, sampling.sampler, sampling.steps), pinned,
+                self.normalizer.normalize(values), generators=generators, temperature=sampling.temperature,
+                eta=sampling.eta, guide=self._score(guide), gradient_cap=sampling.gradient_cap, warm=warm, skip=skip,
+            )
+
+    def _score(self, guide: Guide | None) -> Score | None:
+        if guide is None:
+            return None
+        return lambda clean, progress: guide.score(self.spec, self.normalizer.denormalize(clean), progress)
+
+    def _plans(self, trajectories: Tensor, verdict: Any, scores: Tensor, problems: int, seconds: float,
+               guide: Guide | None) -> list[Plan]:
+        plans = []
+        paths, ranks = trajectories.reshape(problems, -1, *trajectories.shape[1:]), scores.reshape(problems, -1)
+        parts = {k: v.reshape(problems, -1).cpu() for k, v in verdict._asdict().items()}
+        for i in range(problems):
+            best = torch.argsort(ranks[i], descending=True, stable=True).cpu()
+            plans.append(Plan(
+                self.spec, paths[i].cpu()[best].float().numpy(), parts["arrivals"][i][best].numpy(),
+                ranks[i].cpu()[best].double().numpy(), parts["consistency"][i][best].double().numpy(),
+                parts["implausibility"][i][best].double().numpy(), seconds, () if guide is None else guide.describe(),
+            ))
+        return plans
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a planner folder that lacks a file, or holds one that is damaged or names foreign code.
+
+    Raises:
+        ValueError: with the file and what is wrong with it.
+    """
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise ValueError(f"{folder} is no planner: it has no model_index.json; train one with: diffplan train TASK")
+    try:
+        parts = json.loads(index.read_text())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{index} is damaged: {error}") from error
+    if not isinstance(parts, dict) or parts.get("_class_name") != "TrajectoryPlanner":
+        raise ValueError(f"{index} describes no TrajectoryPlanner")
+    for name in ("denoiser", "normalizer", "scheduler"):
+        library = (parts.get(name) or [None])[0]
+        if not isinstance(library, str) or library.split(".")[0] not in ("diffusers", "diffplan"):
+            raise ValueError(f"{index}: {name} comes from {library!r}; only diffplan and diffusers components are loaded")
+        wanted = ("scheduler_config.json",) if name == "scheduler" else ("config.json", "diffusion_pytorch_model.safetensors")
+        for file in wanted:
+            _check_file(folder / name / file)
+
+
+def _check_file(path: Path) -> None:
+    from safetensors import safe_open
+
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        else:
+            with safe_open(path, framework="pt"):
+                pass
+    except Exception as error:
+        raise ValueError(f"{path} is missing, truncated or not what it should be: {str(error).splitlines()[0]}") from error
+
+
+def _fill(candidates: Tensor, count: int) -> Tensor:
+    """The first `count` of (K, H, D), repeated where there are fewer."""
+    return candidates[torch.arange(count) % len(candidates)]

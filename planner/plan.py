@@ -1,0 +1,119 @@
+"""What planning returns.
+
+Shape letters: K candidates, H horizon (tokens), A actions, O observations, P positions, D columns of a token, n steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .spec import TrajectorySpec
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a plan asks for at given times; leading shape (n,) or (B,).
+
+    Attributes:
+        observation: (n, O).
+        position: (n, P), smooth between tokens.
+        velocity: (n, P), per second; zeros where the task observes none.
+        action: (n, A).
+    """
+
+    observation: Array
+    position: Array
+    velocity: Array
+    action: Array
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Trajectories in environment units, the best candidate first.
+
+    Attributes:
+        spec: the columns.
+        trajectories: (K, H, D).
+        arrivals: (K,) token at which each candidate arrives.
+        scores: (K,) higher is better; the order of the candidates.
+        consistency: (K,) worst disagreement of positions with velocities before arrival, in position units.
+        implausibility: (K,) the denoiser's own judgement (see `selection`): lower is more like the data.
+        seconds: wall time that planning took (of the whole batch, where several were planned at once).
+        guides: descriptions of the guides at work.
+    """
+
+    spec: TrajectorySpec
+    trajectories: Array
+    arrivals: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    consistency: NDArray[np.float64]
+    implausibility: NDArray[np.float64]
+    seconds: float = field(default=0.0, compare=False)
+    guides: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return (f"Plan({self.steps} steps, {self.duration_seconds:.2f} s, {len(self.trajectories)} candidates, "
+                f"observations {self.observations.shape}, actions {self.actions.shape})")
+
+    @property
+    def observations(self) -> Array:
+        """(K, H, O)."""
+        return self.trajectories[..., self.spec.observations]
+
+    @property
+    def actions(self) -> Array:
+        """(K, H, A)."""
+        return self.trajectories[..., self.spec.actions]
+
+    @property
+    def positions(self) -> Array:
+        """(K, H, P)."""
+        return self.trajectories[..., self.spec.position_columns]
+
+    @property
+    def steps(self) -> int:
+        """Environment steps until the best candidate arrives."""
+        return int(self.arrivals[0]) * self.spec.stride
+
+    @property
+    def duration_seconds(self) -> float:
+        """Simulated time until the best candidate arrives."""
+        return self.steps * self.spec.dt_seconds
+
+    def reference(self, steps: NDArray[np.int64], candidate: int = 0) -> Reference:
+        """What the plan asks for at environment steps (n,) after its start; past its end it holds the last token.
+
+        Positions run through the tokens as cubic Hermite splines with the planned velocities as slopes; without
+        velocities, and for all else, they run straight.
+        """
+        spec, path = self.spec, self.trajectories[candidate]
+        time = np.clip(np.asarray(steps, dtype=float) / spec.stride, 0, len(path) - 1)
+        token = np.minimum(time.astype(int), len(path) - 2)
+        u = (time - token)[:, None]
+        a, b = path[token], path[token + 1]
+        row = (1 - u) * a + u * b
+        row[:, spec.actions] = path[np.minimum(time.astype(int), len(path) - 1)][:, spec.actions]  # held, not blended
+        position, velocity = row[:, spec.position_columns], np.zeros((len(row), len(spec.position)))
+        if spec.velocity:
+            p, q = a[:, spec.position_columns], b[:, spec.position_columns]
+            absorbed = token >= self.arrivals[candidate]
+            slope = np.where(absorbed[:, None], 0.0, spec.token_seconds)
+            m, n = a[:, spec.velocity_columns] * slope, b[:, spec.velocity_columns] * slope
+            position = ((2 * u**3 - 3 * u**2 + 1) * p + (u**3 - 2 * u**2 + u) * m
+                        + (3 * u**2 - 2 * u**3) * q + (u**3 - u**2) * n)
+            velocity = ((6 * u**2 - 6 * u) * (p - q) + (3 * u**2 - 4 * u + 1) * m + (3 * u**2 - 2 * u) * n)
+            velocity = velocity / spec.token_seconds
+        return Reference(row[:, spec.observations], position, velocity, row[:, spec.actions])
+
+    def remainder(self, steps: int) -> Array:
+        """All candidates as they look `steps` environment steps later, (K, H, D): where a warm start begins."""
+        horizon = self.trajectories.shape[1]
+        time = np.minimum(np.arange(horizon) + steps / self.spec.stride, horizon - 1)
+        token = np.minimum(time.astype(int), horizon - 2)
+        u = (time - token)[None, :, None]
+        return ((1 - u) * self.trajectories[:, token] + u * self.trajectories[:, token + 1]).astype(np.float32)

@@ -1,0 +1,65 @@
+"""diffusers' noise schedulers through one typed door.
+
+All of them integrate a predicted clean trajectory (`prediction_type="sample"`), whatever the network predicts.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from diffusers.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+
+Sampler = Literal["ddpm", "ddim", "dpm++"]
+Scheduler = DDPMScheduler | DDIMScheduler | DPMSolverMultistepScheduler
+_CLASSES: dict[str, Any] = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
+
+
+def make_scheduler(sampler: Sampler = "ddim", *, train_steps: int = 32) -> Scheduler:
+    """A scheduler over `train_steps` noise levels of the squared-cosine schedule (Nichol & Dhariwal 2021).
+
+    Clipping is left to the sampling loop, which knows what is pinned. Trailing spacing begins at the highest
+    level: the other spacings leave the multistep solver without its last level.
+
+    Raises:
+        ValueError: an unknown sampler, or fewer than two noise levels.
+    """
+    if sampler not in _CLASSES:
+        raise ValueError(f"unknown sampler {sampler!r}; known: {', '.join(get_args(Sampler))}")
+    if train_steps < 2:
+        raise ValueError(f"train_steps={train_steps} must be at least 2")
+    common = {
+        "num_train_timesteps": train_steps,
+        "beta_schedule": "squaredcos_cap_v2",
+        "prediction_type": "sample",
+        "timestep_spacing": "trailing",
+    }
+    if sampler == "dpm++":
+        return DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", final_sigmas_type="zero")
+    return _CLASSES[sampler](**common, clip_sample=False)
+
+
+def sampler_of(scheduler: Scheduler) -> Sampler:
+    """Name of a scheduler's sampler."""
+    for name, kind in _CLASSES.items():
+        if isinstance(scheduler, kind):
+            return name  # type: ignore[return-value]
+    raise ValueError(f"{type(scheduler).__name__} is not one of {', '.join(c.__name__ for c in _CLASSES.values())}")
+
+
+def for_one_plan(scheduler: Scheduler, sampler: Sampler | None, steps: int) -> Scheduler:
+    """A fresh scheduler of the same noise levels, set to `steps`: multistep solvers keep state between steps.
+
+    Raises:
+        ValueError: steps outside 1 to the training steps, or steps of DDPM or DDIM that do not divide them
+            (their jumps would not meet the noise levels that they are told).
+    """
+    levels = scheduler.config.num_train_timesteps
+    name = sampler or sampler_of(scheduler)
+    if not 1 <= steps <= levels:
+        raise ValueError(f"steps={steps} must lie between 1 and the {levels} training steps")
+    if name != "dpm++" and levels % steps:
+        fits = [n for n in range(1, levels + 1) if levels % n == 0]
+        raise ValueError(f"steps={steps} does not divide the {levels} noise levels; {name} takes {fits} (or use dpm++)")
+    fresh = make_scheduler(name, train_steps=levels)
+    fresh.set_timesteps(steps)
+    return fresh

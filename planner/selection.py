@@ -1,0 +1,92 @@
+"""Choosing among candidates without a map: how sure is the denoiser that a plan is like its data?
+
+Shape letters: B = P * K batch (problems times candidates), H horizon (tokens), D columns of a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from .sampling import CleanPredictor, draw_noise
+from .spec import TrajectorySpec
+from .windows import arrival, consistency, worst_before_arrival
+
+Selection = Literal["balanced", "plausible", "earliest", "first"]
+
+JUDGED_AT = (0.5, 0.625)  # noise levels, as shares of the training steps
+
+
+class Verdict(NamedTuple):
+    """Per candidate (B,): arrival token, worst self-consistency (position units), implausibility (normalised)."""
+
+    arrivals: Tensor
+    consistency: Tensor
+    implausibility: Tensor
+
+
+def judge(
+    spec: TrajectorySpec, trajectories: Tensor, predict: CleanPredictor, clean: Tensor, pinned: Tensor, values: Tensor,
+    generators: Sequence[torch.Generator], *, levels: int, select: Selection,
+) -> Verdict:
+    """Look at candidates from three sides.
+
+    Implausibility noises a plan to high levels, denoises it once, and takes the largest squared position error
+    before arrival: what the network would not have drawn itself, a path through a wall above all, comes back
+    elsewhere.
+
+    Args:
+        spec: the columns.
+        trajectories: (B, H, D) in environment units.
+        predict: the denoiser.
+        clean, pinned, values: the same trajectories and their conditions, normalised.
+        generators: one per problem.
+        levels: training steps of the scheduler.
+        select: "earliest" and "first" do not look at implausibility and skip its cost.
+    """
+    arrivals = arrival(spec, trajectories)
+    worst = worst_before_arrival(spec, trajectories, consistency(spec, trajectories))
+    doubt = torch.zeros_like(worst)
+    if select in ("balanced", "plausible"):
+        columns = spec.position_columns or list(range(spec.width)[spec.observations])
+        for share in JUDGED_AT:
+            level = min(levels - 1, round(share * levels))
+            t = torch.full((len(clean),), level, device=clean.device)
+            alpha = predict.alphas_cumprod[level].sqrt()
+            noise = draw_noise(generators, len(clean) // len(generators), clean.shape[1:], clean.device)
+            noisy = torch.where(pinned, values, alpha * clean + (1 - alpha**2).sqrt() * noise)
+            error = (predict(noisy, t, pinned, values) - clean)[..., columns].square().sum(-1)
+            doubt = torch.maximum(doubt, worst_before_arrival(spec, trajectories, error[:, :-1]))
+    return Verdict(arrivals, worst, doubt)
+
+
+def order(
+    verdict: Verdict, select: Selection, *, candidates: int, bound: float, liked: Tensor | None = None
+) -> Tensor:
+    """Scores (B,), higher is better, ranking the candidates of each problem.
+
+    - "plausible": the least implausible.
+    - "earliest": the earliest arrival among those whose dynamics hold (consistency within `bound`).
+    - "balanced": the earliest among the more plausible half.
+    - "first": the first sampled.
+
+    With a guide, its score (B,) decides among those that would otherwise do.
+    """
+    if select not in get_args(Selection):
+        raise ValueError(f"unknown selection {select!r}; known: {', '.join(get_args(Selection))}")
+    arrivals, worst, doubt = (v.reshape(-1, candidates).double() for v in verdict)
+    if select == "first":
+        scores = -torch.arange(candidates, device=arrivals.device, dtype=torch.float64).expand_as(arrivals)
+    elif select == "plausible":
+        scores = -doubt
+    elif select == "earliest":
+        scores = -arrivals - 1e3 * torch.relu(worst - bound)
+    else:
+        half = doubt > doubt.median(dim=1, keepdim=True).values
+        scores = -arrivals - 1e3 * half - doubt.clamp(max=1.0)
+    if liked is not None and select != "first":
+        scores = scores + 10.0 * liked.reshape(-1, candidates).double()
+    return scores.flatten()

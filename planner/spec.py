@@ -1,0 +1,105 @@
+"""What the columns of a trajectory mean. The only place that knows their order.
+
+Shape letters: H horizon (tokens), A actions, O observations, D = A + O + 1 columns of a token.
+
+A token is one row of a trajectory, `stride` environment steps after the one before it:
+
+    columns   0 .. A-1     A .. A+O-1     D-1
+              actions      observations   arrived (-1 before the goal is reached, +1 from then on)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TrajectorySpec:
+    """Names, units and order of the columns of a trajectory.
+
+    Args:
+        action_names: A names.
+        observation_names: O names.
+        position: the observations that a goal is about, such as ("x", "y").
+        velocity: their rates of change per second, in the same order; () where the task observes none.
+        dt_seconds: duration of one environment step.
+        stride: environment steps from one token to the next.
+
+    Raises:
+        ValueError: a name stands twice, is not an observation, or a length does not fit.
+    """
+
+    action_names: tuple[str, ...]
+    observation_names: tuple[str, ...]
+    position: tuple[str, ...] = ()
+    velocity: tuple[str, ...] = ()
+    dt_seconds: float = 1.0
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        for field in ("action_names", "observation_names", "position", "velocity"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        for names in (self.action_names, self.observation_names):
+            if not names or len(set(names)) != len(names):
+                raise ValueError(f"names must be given and differ, got {names}")
+        unknown = [n for n in self.position + self.velocity if n not in self.observation_names]
+        if unknown:
+            raise ValueError(f"{unknown} are not observations; known: {', '.join(self.observation_names)}")
+        if self.velocity and len(self.velocity) != len(self.position):
+            raise ValueError(f"velocity {self.velocity} must name one rate for each of position {self.position}")
+        if self.stride < 1 or self.dt_seconds <= 0:
+            raise ValueError(f"stride={self.stride} and dt_seconds={self.dt_seconds} must be positive")
+
+    @property
+    def width(self) -> int:
+        """D, the number of columns."""
+        return len(self.action_names) + len(self.observation_names) + 1
+
+    @property
+    def token_seconds(self) -> float:
+        """Time from one token to the next."""
+        return self.dt_seconds * self.stride
+
+    @property
+    def actions(self) -> slice:
+        return slice(0, len(self.action_names))
+
+    @property
+    def observations(self) -> slice:
+        return slice(len(self.action_names), self.width - 1)
+
+    @property
+    def arrived(self) -> int:
+        return self.width - 1
+
+    def columns(self, *names: str) -> list[int]:
+        """Columns of the named observations."""
+        for name in names:
+            if name not in self.observation_names:
+                raise ValueError(f"no observation {name!r}; known: {', '.join(self.observation_names)}")
+        return [len(self.action_names) + self.observation_names.index(n) for n in names]
+
+    @property
+    def position_columns(self) -> list[int]:
+        return self.columns(*self.position)
+
+    @property
+    def velocity_columns(self) -> list[int]:
+        return self.columns(*self.velocity)
+
+    def join(self, actions: Tensor, observations: Tensor, arrived: Tensor) -> Tensor:
+        """(..., A), (..., O), (...) to one trajectory (..., D)."""
+        return torch.cat([actions, observations, arrived.unsqueeze(-1)], dim=-1)
+
+    def split(self, trajectory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Inverse of `join`: actions (..., A), observations (..., O), arrived (...)."""
+        return trajectory[..., self.actions], trajectory[..., self.observations], trajectory[..., self.arrived]
+
+    def to_config(self) -> dict[str, Any]:
+        """As plain values for JSON; `TrajectorySpec(**config)` is the inverse."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}

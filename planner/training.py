@@ -1,0 +1,243 @@
+"""The training loop: a generator over updates, resumable to the bit.
+
+Every update draws its batch, noise and pins from a generator seeded by (seed, update, process), so a resumed run
+needs no random state: weights, optimiser moments and the number of the next update are everything.
+
+Shape letters: B batch, H horizon (tokens), D columns of a token.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .diffusion import Prediction, check_prediction, denoising_loss
+from .normalizer import Normalizer
+from .spec import TrajectorySpec
+from .windows import Windows
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how to train.
+
+    Args:
+        steps: updates; None leaves the bound to `minutes`. With both, whichever is reached first ends the run.
+        minutes: of training time, over all sessions of a resumed run.
+        batch_size: windows per update and process.
+        learning_rate: peak of the schedule: linear warm-up, then cosine decay to zero over the bound.
+        warmup: updates of linear warm-up.
+        weight_decay: of AdamW.
+        ema_decay: of the averaged weights, which are the ones that plan.
+        clip_norm: largest gradient norm.
+        action_weight: weight of the action columns in the loss; observations count 1.
+        prediction: what the network says: "x0", "eps" or "v".
+        seed: of batches, noise and pins.
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    weight_decay: float = 1e-4
+    ema_decay: float = 0.998
+    clip_norm: float = 1.0
+    action_weight: float = 0.1
+    prediction: Prediction = "x0"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_prediction(self.prediction)
+        if self.steps is None and self.minutes is None:
+            raise ValueError("give steps, minutes, or both")
+        for name in ("steps", "minutes", "batch_size", "learning_rate", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name}={value} must be a positive number")
+
+    def fraction(self, step: int, seconds: float) -> float:
+        """How much of the run is done, 0 to 1, by whichever bound is nearer."""
+        by_steps = step / self.steps if self.steps else 0.0
+        by_time = seconds / (60 * self.minutes) if self.minutes else 0.0
+        return min(1.0, max(by_steps, by_time))
+
+    def rate_at(self, step: int, fraction: float) -> float:
+        """Learning rate of update `step`."""
+        return self.learning_rate * min(1.0, (step + 1) / self.warmup) * 0.5 * (1 + math.cos(math.pi * fraction))
+
+
+@dataclass
+class TrainState:
+    """Everything that a run carries from one update to the next."""
+
+    model: nn.Module
+    ema: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def begin(cls, model: nn.Module, config: TrainConfig) -> TrainState:
+        """A new run; the averaged weights begin as the model's."""
+        ema = copy.deepcopy(model).requires_grad_(False).eval()
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        return cls(model, ema, optimizer)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All arrays, under unique names."""
+        named = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        named |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
+        for key, moments in self.optimizer.state_dict()["state"].items():
+            named |= {f"optimizer.{key}.{k}": torch.as_tensor(v) for k, v in moments.items()}
+        return {k: v.detach().contiguous().cpu() for k, v in named.items()}
+
+    def save(self, path: Path) -> None:
+        """Write atomically: a reader finds the old file or the new one, never a part."""
+        partial = path.with_name(path.name + ".partial")
+        meta = {"diffplan": json.dumps({"step": self.step, "seconds": self.seconds})}
+        save_file(self.tensors(), partial, metadata=meta)
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+
+    def load(self, path: Path) -> None:
+        """Continue from a file that `save` wrote.
+
+        Raises:
+            ValueError: the file is truncated, foreign, or of another network; nothing is changed then.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                meta = json.loads((file.metadata() or {})["diffplan"])
+                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a mapping
+        except Exception as error:
+            raise ValueError(f"{path} is no training state of diffplan, or is damaged ({error})") from error
+        want = {k: v.shape for k, v in self.tensors().items() if not k.startswith("optimizer.")}
+        got = {k: v.shape for k, v in tensors.items() if not k.startswith("optimizer.")}
+        if want != got:
+            raise ValueError(f"{path} belongs to another network: {len(set(want.items()) ^ set(got.items()))} "
+                             "weights differ in name or shape")
+        part = {p: {k[len(p):]: v for k, v in tensors.items() if k.startswith(p)} for p in ("model.", "ema.")}
+        self.model.load_state_dict(part["model."])
+        self.ema.load_state_dict(part["ema."])
+        groups = self.optimizer.state_dict()
+        groups["state"] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".")
+                groups["state"].setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict(groups)
+        self.step, self.seconds = int(meta["step"]), float(meta["seconds"])
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update: its number from 1, how much of the run is done, and measurements (tensors stay on the device)."""
+
+    step: int
+    fraction: float
+    seconds: float
+    learning_rate: float
+    info: dict[str, Tensor] = field(repr=False)
+
+
+def train(
+    state: TrainState, windows: Windows, normalizer: Normalizer, alphas_cumprod: Tensor, config: TrainConfig,
+    *, accelerator: Accelerator,
+) -> Iterator[Update]:
+    """Train until the configured bound, yielding after every update; `state` is then complete and may be saved.
+
+    The same loop runs on one CPU, one GPU, or several processes under `accelerate launch`.
+    """
+    model = accelerator.prepare(state.model)
+    device = accelerator.device
+    normalizer, alphas_cumprod = normalizer.to(device), alphas_cumprod.to(device)
+    weights = column_weights(windows.spec, config.action_weight).to(device)
+    generator = torch.Generator(device)
+    parameters, averages = list(state.model.parameters()), list(state.ema.parameters())
+    fraction = _agree(config.fraction(state.step, state.seconds), accelerator)
+    while fraction < 1:
+        began = time.perf_counter()
+        generator.manual_seed(update_seed(config.seed, state.step, accelerator.process_index))
+        clean, length = windows.sample(config.batch_size, generator)
+        pinned = draw_pins(windows.spec, length, windows.horizon, generator)
+        rate = config.rate_at(state.step, fraction)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        with accelerator.autocast():
+            loss, info = denoising_loss(
+                model, normalizer.normalize(clean), pinned, alphas_cumprod,
+                prediction=config.prediction, column_weights=weights, generator=generator,
+            )
+        accelerator.backward(loss)
+        norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm, foreach=True)
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        decay = min(config.ema_decay, (1 + state.step) / (10 + state.step))
+        torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - decay)
+        state.step += 1
+        state.seconds += time.perf_counter() - began
+        fraction = _agree(config.fraction(state.step, state.seconds), accelerator) if config.minutes else (
+            config.fraction(state.step, 0.0))
+        yield Update(state.step, fraction, state.seconds, rate, {**info, "gradient_norm": norm})
+
+
+def column_weights(spec: TrajectorySpec, action_weight: float) -> Tensor:
+    """(D,) weight of each column in the loss."""
+    weights = torch.ones(spec.width)
+    weights[spec.actions] = action_weight
+    return weights
+
+
+def draw_pins(spec: TrajectorySpec, length: Tensor, horizon: int, generator: torch.Generator) -> Tensor:
+    """Random questions for a batch, (B, H, D) bool, so that every question asked later is in distribution.
+
+    The start always; the end's position and arrival mostly, its velocity sometimes; a waypoint, all actions or all
+    states now and then. Tasks whose goal is about no column are asked with the end free.
+    """
+    batch, device = len(length), length.device
+    chance = torch.rand(5, batch, generator=generator, device=device)
+    token = (torch.rand(batch, generator=generator, device=device) * horizon).long()
+    pins = torch.zeros(batch, horizon, spec.width, dtype=torch.bool, device=device)
+    pins[:, 0, spec.observations] = True
+    if spec.position:
+        end = chance[0] < 0.9
+        pins[:, -1, spec.arrived] = end
+        pins[:, -1, spec.position_columns] = end[:, None]
+        pins[:, -1, spec.velocity_columns] = (end & (chance[1] < 0.2))[:, None]
+        way = (chance[2] < 0.1).nonzero().squeeze(1)
+        pins[way[:, None], token[way][:, None], torch.tensor(spec.position_columns, device=device)] = True
+    pins[:, :, spec.actions] |= (chance[3] < 0.05)[:, None, None]
+    pins[:, :, spec.observations] |= (chance[4] < 0.05)[:, None, None]
+    return pins
+
+
+def update_seed(seed: int, step: int, process: int) -> int:
+    """A seed of its own for every update and process."""
+    return int(np.random.SeedSequence([seed, step, process]).generate_state(1)[0])
+
+
+def _agree(fraction: float, accelerator: Accelerator) -> float:
+    """The first process's clock decides for all, so that all stop at the same update."""
+    if accelerator.num_processes == 1:
+        return fraction
+    from accelerate.utils import broadcast
+
+    shared = torch.tensor([fraction], device=accelerator.device, dtype=torch.float64)
+    return float(broadcast(shared).item())

@@ -1,0 +1,112 @@
+"""The temporal U-Net: a denoiser of whole trajectories, made of diffusers' one-dimensional blocks.
+
+Shape letters: B batch, H horizon (tokens), D columns of a token, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+
+# ModelMixin must be a name of this module: diffusers finds the loader of a saved component by it.
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.resnet import Downsample1D, ResidualTemporalBlock1D, Upsample1D
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class TemporalUNet(ModelMixin, ConfigMixin):
+    """U-Net over time after Janner et al. 2022 (Diffuser, appendix C), for any horizon.
+
+    The input is the noisy trajectory beside the mask of its pinned entries, so the network knows which
+    values are given and which it has to find. Horizons that the down-sampling does not divide are padded by
+    repeating the last token and cropped again.
+
+    Args:
+        columns: D, the width of a token.
+        width: channels of the first level.
+        multipliers: channels of each level as multiples of `width`; each level but the last halves time.
+        blocks: residual blocks per level and direction.
+        kernel_size: of the temporal convolutions, odd.
+
+    Raises:
+        ValueError: a size is not positive, or a level's channels are no multiple of 8 (its norm groups).
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        columns: int,
+        *,
+        width: int = 32,
+        multipliers: Sequence[int] = (1, 2, 4),
+        blocks: int = 2,
+        kernel_size: int = 5,
+    ) -> None:
+        super().__init__()
+        channels = [width * m for m in multipliers]
+        if columns < 1 or blocks < 1 or not channels:
+            raise ValueError(f"columns={columns}, blocks={blocks}, multipliers={multipliers}: must be positive")
+        if any(c < 8 or c % 8 for c in channels):
+            raise ValueError(f"channels {channels} of the levels must be positive multiples of 8; change width")
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={kernel_size} must be odd")
+        embed = 4 * width
+        self.time_proj = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = TimestepEmbedding(width, embed, act_fn="mish", out_dim=embed)
+        self.factor = 2 ** (len(channels) - 1)
+
+        def level(into: int, out: int) -> nn.ModuleList:
+            sizes = [into] + [out] * blocks
+            pairs = zip(sizes, sizes[1:], strict=False)
+            return nn.ModuleList(ResidualTemporalBlock1D(a, b, embed, kernel_size) for a, b in pairs)
+
+        ins = [2 * columns, *channels[:-1]]
+        self.down = nn.ModuleList(level(a, b) for a, b in zip(ins, channels, strict=True))
+        self.shrink = nn.ModuleList(Downsample1D(c, use_conv=True) for c in channels[:-1])
+        self.middle = level(channels[-1], channels[-1])
+        pairs = list(zip(channels[::-1], channels[-2::-1], strict=False))
+        self.grow = nn.ModuleList(Upsample1D(a, use_conv_transpose=True) for a, _ in pairs)
+        self.up = nn.ModuleList(level(a + b, b) for a, b in pairs)
+        self.head = nn.Sequential(
+            nn.Conv1d(width * multipliers[0], width, kernel_size, padding=kernel_size // 2),
+            nn.GroupNorm(8, width),
+            nn.Mish(),
+            nn.Conv1d(width, columns, 1),
+        )
+
+    def forward(self, sample: Tensor, timestep: Tensor, pinned: Tensor | None = None) -> Tensor:
+        """The network's raw prediction.
+
+        Args:
+            sample: noisy trajectories (B, H, D), normalised.
+            timestep: (B,) or a scalar, the training timestep of each.
+            pinned: mask (B, H, D) of given entries; None means nothing is given.
+
+        Returns:
+            (B, H, D): clean trajectory, noise or velocity, as the run was trained.
+        """
+        horizon = sample.shape[1]
+        given = torch.zeros_like(sample) if pinned is None else pinned.to(sample.dtype).expand_as(sample)
+        x = torch.cat([sample, given], dim=-1).transpose(1, 2)  # (B, 2D, H)
+        padding = math.ceil(horizon / self.factor) * self.factor - horizon
+        x = F.pad(x, (0, padding), mode="replicate") if padding else x
+        t = self.time_embedding(self.time_proj(timestep.expand(len(sample))).to(x.dtype))
+        skips = []
+        for index, blocks in enumerate(self.down):
+            for block in blocks:
+                x = block(x, t)
+            if index < len(self.shrink):
+                skips.append(x)
+                x = self.shrink[index](x)
+        for block in self.middle:
+            x = block(x, t)
+        for grow, blocks in zip(self.grow, self.up, strict=True):
+            x = torch.cat([grow(x), skips.pop()], dim=1)
+            for block in blocks:
+                x = block(x, t)
+        return self.head(x)[:, :, :horizon].transpose(1, 2)

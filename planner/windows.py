@@ -1,0 +1,136 @@
+"""Training windows: strided pieces of episodes, of random length, that end in an absorbing goal.
+
+Shape letters: S states, B batch, H horizon (tokens), A actions, O observations, D columns of a token.
+
+    token         0    1    ..   L          L+1  ..  H-1
+    observation   s0   sk   ..   s(kL)      stays at the last position, velocity 0
+    action        mean over the k steps     0    0   ..  0
+    arrived       -1   -1   ..   +1         +1   ..  +1
+
+Length as an output of the plan (the absorbing goal) lets one shape serve near and far goals alike.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .episodes import Episodes
+from .spec import TrajectorySpec
+
+
+class Windows:
+    """Draws windows from episodes that stay on one device.
+
+    Args:
+        episodes: the data.
+        spec: columns and stride.
+        horizon: H, tokens per window.
+        device: where the data is kept and windows are made.
+
+    Raises:
+        ValueError: widths do not fit the spec, or no episode is long enough for two tokens or a horizon
+            that is longer than every episode.
+    """
+
+    def __init__(
+        self, episodes: Episodes, spec: TrajectorySpec, *, horizon: int, device: torch.device | str = "cpu"
+    ) -> None:
+        check_widths(episodes, spec)
+        longest = int(episodes.lengths.max())
+        if horizon < 2 or longest < spec.stride:
+            raise ValueError(f"horizon {horizon} at stride {spec.stride} needs episodes of at least {spec.stride} steps "
+                             f"and 2 tokens; the longest episode has {longest} steps")
+        self.spec, self.horizon = spec, horizon
+        ends = np.repeat(episodes.offsets[1:] - 1, np.diff(episodes.offsets))
+        room = (ends - np.arange(len(ends))) // spec.stride  # whole tokens ahead of each state
+        self.starts = torch.from_numpy(np.flatnonzero(room >= 1)).to(device)
+        self.room = torch.from_numpy(np.minimum(room, horizon - 1)).to(device)
+        self.observations = torch.from_numpy(episodes.observations).to(device)
+        self.actions = torch.from_numpy(_stride_means(episodes.actions, spec.stride)).to(device)
+        names = spec.observation_names
+        self._rates = torch.tensor([n in spec.velocity for n in names], device=device)
+
+    def __len__(self) -> int:
+        """States that a window can begin at."""
+        return len(self.starts)
+
+    def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Random windows: trajectories (B, H, D) in environment units and their lengths L (B,) in tokens.
+
+        Lengths are log-uniform over 1 to what the episode leaves, H - 1 at most.
+        """
+        device = self.starts.device
+        pick, u = torch.rand(2, batch, generator=generator, device=device, dtype=torch.float64)
+        first = self.starts[(pick * len(self.starts)).long()]
+        length = torch.exp(u * torch.log(self.room[first] + 1.0)).long().clamp(min=1)
+        return self.window(first, length), length
+
+    def window(self, first: Tensor, length: Tensor) -> Tensor:
+        """The windows (B, H, D) that begin at states `first` (B,) and last `length` (B,) tokens."""
+        token = torch.arange(self.horizon, device=first.device)
+        index = first[:, None] + self.spec.stride * torch.minimum(token, length[:, None])
+        observations = self.observations[index]  # (B, H, O)
+        absorbed = (token > length[:, None]).unsqueeze(-1)
+        reached = token >= length[:, None]
+        observations = torch.where(absorbed & self._rates, 0.0, observations)
+        actions = torch.where(reached.unsqueeze(-1), 0.0, self.actions[index])
+        return self.spec.join(actions, observations, torch.where(reached, 1.0, -1.0))
+
+
+def check_widths(episodes: Episodes, spec: TrajectorySpec) -> None:
+    """Refuse data whose widths are not the spec's."""
+    got = episodes.observations.shape[1], episodes.actions.shape[1]
+    want = len(spec.observation_names), len(spec.action_names)
+    if got != want:
+        raise ValueError(f"the data has {got[0]} observation and {got[1]} action columns, the task has "
+                         f"{want[0]} ({', '.join(spec.observation_names)}) and {want[1]} ({', '.join(spec.action_names)})")
+
+
+def check_horizon(episodes: Episodes, spec: TrajectorySpec, horizon: int) -> None:
+    """Refuse a horizon that no episode can fill, so that no plan of that length would ever be learned."""
+    needed, longest = (horizon - 1) * spec.stride, int(episodes.lengths.max())
+    if needed > longest:
+        fits = longest // spec.stride + 1
+        raise ValueError(f"horizon {horizon} (tokens of {spec.stride} steps: {needed} steps) is longer than every episode "
+                         f"(the longest has {longest} steps); use a horizon of at most {fits} or a smaller stride")
+
+
+def consistency(spec: TrajectorySpec, trajectory: Tensor) -> Tensor:
+    """How far each step disagrees with its own velocities: |position step - mean velocity * time|, (..., H-1).
+
+    In the units of the positions. Zero for the trapezoid rule's exact motions; all zeros where the task has no
+    velocities to compare with.
+    """
+    if not spec.velocity:
+        return trajectory.new_zeros(trajectory.shape[:-2] + (trajectory.shape[-2] - 1,))
+    position, velocity = trajectory[..., spec.position_columns], trajectory[..., spec.velocity_columns]
+    step = position[..., 1:, :] - position[..., :-1, :]
+    mean = (velocity[..., 1:, :] + velocity[..., :-1, :]) / 2
+    return (step - mean * spec.token_seconds).norm(dim=-1)
+
+
+def arrival(spec: TrajectorySpec, trajectory: Tensor) -> Tensor:
+    """First token whose `arrived` is positive, (...); H - 1 where there is none."""
+    reached = trajectory[..., spec.arrived] > 0
+    reached[..., -1] = True
+    return reached.float().argmax(dim=-1)
+
+
+def worst_before_arrival(spec: TrajectorySpec, trajectory: Tensor, errors: Tensor) -> Tensor:
+    """Largest of per-step `errors` (..., H-1) up to the arrival, (...): what comes after is only padding."""
+    steps = torch.arange(errors.shape[-1], device=errors.device)
+    ahead = steps < arrival(spec, trajectory).unsqueeze(-1).clamp(min=1)
+    return torch.where(ahead, errors, 0.0).amax(dim=-1)
+
+
+def _stride_means(actions: np.ndarray, stride: int) -> np.ndarray:
+    """Mean of the `stride` actions from each state on (S, A); meaningless where an episode ends sooner."""
+    if stride == 1:
+        return actions
+    sums = np.zeros((len(actions) + 1, actions.shape[1]))
+    np.cumsum(actions, axis=0, dtype=np.float64, out=sums[1:])
+    last = np.minimum(np.arange(len(actions)) + stride, len(actions))
+    return ((sums[last] - sums[:-1]) / stride).astype(np.float32)
+
