@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""How good is it: metrics, evaluation, references, tables."""

@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""The command line: one thin file per command."""

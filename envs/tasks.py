@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffplan.planner.plan import Plan
 from diffplan.planner.spec import TrajectorySpec
 
 from .maze import D_GAIN, MAZES, P_GAIN, Cell, MazeMap
@@ -107,6 +108,24 @@ class Task:
         if not np.isfinite(values).all():
             raise ValueError(f"{what} {_numbers(values)} must be finite numbers")
 
+    def feasible(self, plan: Plan) -> NDArray[np.bool_]:
+        """Which candidates (K,) can be followed as far as the task itself knows; all, where it knows no map."""
+        return np.ones(len(plan.trajectories), dtype=bool)
+
+    def parse_point(self, text: str, what: str) -> tuple[float, ...]:
+        """A position (P,) from "X,Y".
+
+        Raises:
+            ValueError: not numbers, too few or too many, or a point that cannot be.
+        """
+        try:
+            values = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            raise ValueError(f"{what} {text!r} is not a list of numbers; write {','.join(self.spec.position).upper()}, "
+                             "such as 1,1") from None
+        self.check_point(values, what)
+        return values
+
     def collect(self, *, steps: int, seed: int) -> Iterator[int]:
         """Make the dataset, yielding the steps done so far.
 
@@ -154,6 +173,26 @@ class MazeTask(Task):
             where = "outside the maze" if self.maze.clearance(values) == 0 and not self._inside(values) else "inside or against a wall"
             near = self.maze.nearest_free(values)
             raise ValueError(f"{what} {_numbers(values)} lies {where}; the nearest free point is {_numbers(np.round(near, 3))}")
+
+    def parse_point(self, text: str, what: str) -> tuple[float, ...]:
+        """A position from "X,Y" in metres or "cell:ROW,COL"."""
+        if not text.startswith("cell:"):
+            return super().parse_point(text, what)
+        try:
+            row, column = (int(part) for part in text.removeprefix("cell:").split(","))
+        except ValueError:
+            raise ValueError(f"{what} {text!r} names no cell; write cell:ROW,COL, such as cell:1,3") from None
+        rows, columns = self.maze.walls.shape
+        if not (0 <= row < rows and 0 <= column < columns):
+            raise ValueError(f"{what} {text!r} lies outside the maze of {rows} rows and {columns} columns")
+        values = tuple(float(v) for v in self.maze.center((row, column)))
+        self.check_point(values, what)
+        return values
+
+    def feasible(self, plan: Plan) -> NDArray[np.bool_]:
+        """Which candidates (K,) keep clear of the walls."""
+        paths = [plan.reference(np.arange(0, int(a) * plan.spec.stride + 1, 2), k).position for k, a in enumerate(plan.arrivals)]
+        return np.array([not self.maze.touches_wall(path) for path in paths])
 
     def collect(self, *, steps: int, seed: int) -> Iterator[int]:
         from .collect import record_maze, store_maze
@@ -228,11 +267,6 @@ def find_task(name: str) -> Task:
     if name not in tasks:
         raise ValueError(f"unknown task {name!r}; known: {', '.join(sorted(tasks))}")
     return tasks[name]
-
-
-def with_stride(task: Task, stride: int) -> Task:
-    """The same task, planned in tokens of another stride."""
-    return replace(task, spec=replace(task.spec, stride=stride))
 
 
 def _numbers(values: ArrayLike) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .conditions import Conditions
 from .guides import Guide
-from .pipeline import TrajectoryPlanner
+from .pipeline import Feasible, TrajectoryPlanner
 from .plan import Plan, Reference
 
 Array = NDArray[np.float32]
@@ -106,7 +106,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Moment:
-    """All environments after one step: observations (B, O), actions (B, A), rewards (B,), ended (B,), current plans."""
+    """All environments after one step: observations (B, O), actions (B, A), rewards (B,), ended (B,), plans, who replanned (B,)."""
 
     step: int
     observations: Array
@@ -114,7 +114,7 @@ class Moment:
     rewards: Array
     ended: NDArray[np.bool_]
     plans: tuple[Plan, ...]
-    replanned: bool
+    replanned: NDArray[np.bool_]
 
 
 class Executor:
@@ -126,19 +126,21 @@ class Executor:
         controller: turns plans into actions.
         replan_every: environment steps between plans.
         guide: what plans should prefer.
-        candidates: overrides the planner's own.
+        tolerance: distance from a plan, in position units, up to which one that is about to arrive is kept.
+        feasible: candidates that it refuses rank behind all others.
         keep_plans: hold every plan in the rollouts; off for long or wide runs.
         **options: further fields of `pipeline.Sampling`.
     """
 
     def __init__(
         self, planner: TrajectoryPlanner, environments: Environments, *, controller: Controller, replan_every: int = 20,
-        guide: Guide | None = None, keep_plans: bool = True, **options: object,
+        guide: Guide | None = None, tolerance: float = 0.25, feasible: Feasible | None = None, keep_plans: bool = True, **options: object,
     ) -> None:
         if replan_every < 1:
             raise ValueError(f"replan_every={replan_every} must be at least 1 step")
         self.planner, self.environments, self.controller = planner, environments, controller
-        self.replan_every, self.guide, self.keep_plans, self.options = replan_every, guide, keep_plans, options
+        self.replan_every, self.guide, self.tolerance = replan_every, guide, tolerance
+        self.feasible, self.keep_plans, self.options = feasible, keep_plans, options
         self.plan_seconds: list[float] = []
 
     def run(self, *, steps: int, seeds: Sequence[int]) -> list[Rollout]:
@@ -155,22 +157,26 @@ class Executor:
         generators = [torch.Generator().manual_seed(s) for s in seeds]
         observations, goals = self.environments.reset(seeds)
         self.goals = goals
-        ended = np.zeros(len(seeds), dtype=bool)
-        plans: list[Plan] = []
+        ended, fresh = np.zeros(len(seeds), dtype=bool), np.ones(len(seeds), dtype=bool)
+        flights: list[_Flight] = []
         for step in range(steps):
-            replanned = step % self.replan_every == 0
-            if replanned:
-                plans = self._plan(observations, goals, generators, plans)
-                references = self._references(plans)
+            turn = step % self.replan_every
+            if turn == 0:
+                fresh = np.array([self._due(f, o) for f, o in zip(flights, observations, strict=True)]) if flights else fresh
+                fresh &= ~ended
+                flights = self._replan(flights, fresh, observations, goals, generators)
+                references = _references(flights, self.replan_every)
+            plans = tuple(f.plan for f in flights)
             if step == 0:
-                yield Moment(0, observations, np.zeros((len(seeds), 0), np.float32), np.zeros(len(seeds)), ended,
-                             tuple(plans), True)
-            now, ahead = references[step % self.replan_every], references[step % self.replan_every + 1]
-            actions = self.controller.act(observations, now, ahead).astype(np.float32)
+                nothing = np.zeros((len(seeds), 0), np.float32)
+                yield Moment(0, observations, nothing, np.zeros(len(seeds)), ended, plans, fresh)
+            actions = self.controller.act(observations, references[turn], references[turn + 1]).astype(np.float32)
             observations, rewards, finished = self.environments.step(actions)
             rewards = np.where(ended, 0.0, rewards)
             ended = ended | finished
-            yield Moment(step + 1, observations, actions, rewards, ended, tuple(plans), replanned)
+            for flight in flights:
+                flight.age += 1
+            yield Moment(step + 1, observations, actions, rewards, ended, plans, fresh & (turn == 0))
             if ended.all():
                 return
 
@@ -181,7 +187,7 @@ class Executor:
         for i in range(len(first.observations)):
             last = next((m.step for m in rest if m.ended[i]), len(rest))
             own = [m for m in rest if m.step <= last]
-            asked = [m for m in own if m.replanned]
+            asked = [m for m in own if m.replanned[i]]
             made.append(Rollout(
                 self.goals[i], np.array([first.observations[i], *[m.observations[i] for m in own]]),
                 np.array([m.actions[i] for m in own]), np.array([m.rewards[i] for m in own]),
@@ -189,20 +195,51 @@ class Executor:
             ))
         return made
 
-    def _plan(self, observations: Array, goals: Array, generators: Sequence[torch.Generator], before: list[Plan]) -> list[Plan]:
-        problems: list[Conditions] = [
-            self.planner.problem(o.tolist(), g.tolist() if len(g) else None) for o, g in zip(observations, goals, strict=True)
-        ]
-        previous = [(p, self.replan_every) for p in before] or None
-        plans = self.planner.plan_many(problems, generators=generators, guide=self.guide, previous=previous, **self.options)
-        self.plan_seconds.append(plans[0].seconds)
-        return plans
+    def _due(self, flight: _Flight, observation: Array) -> bool:
+        """Whether to plan anew: not while a plan that is about to arrive, or has arrived, is being kept to.
 
-    def _references(self, plans: Sequence[Plan]) -> list[Reference]:
-        """What the plans ask for at each step until the next replanning, all environments together."""
-        steps = np.arange(self.replan_every + 1)
-        each = [plan.reference(steps) for plan in plans]
-        return [
-            Reference(*(np.stack([getattr(r, name)[n] for r in each]) for name in ("observation", "position", "velocity", "action")))
-            for n in steps
+        A plan holds its goal by itself; planning again from within reach of it only adds noise.
+        """
+        spec = self.planner.spec
+        if not spec.position or flight.plan.steps - flight.age > self.replan_every:
+            return True
+        here = observation[[spec.observation_names.index(n) for n in spec.position]]
+        off = here - flight.plan.reference(np.array([flight.age])).position[0]
+        return bool(np.linalg.norm(off) > self.tolerance)
+
+    def _replan(
+        self, flights: list[_Flight], due: NDArray[np.bool_], observations: Array, goals: Array,
+        generators: Sequence[torch.Generator],
+    ) -> list[_Flight]:
+        """New plans for those that are due, all in one batch."""
+        who = np.flatnonzero(due)
+        if not len(who):
+            return flights
+        problems: list[Conditions] = [
+            self.planner.problem(observations[i].tolist(), goals[i].tolist() if len(goals[i]) else None) for i in who
         ]
+        previous = [(flights[i].plan, flights[i].age) for i in who] if flights else None
+        plans = self.planner.plan_many(
+            problems, generators=[generators[i] for i in who], guide=self.guide, previous=previous,
+            feasible=self.feasible, **self.options
+        )
+        self.plan_seconds.append(plans[0].seconds)
+        made = list(flights) or [_Flight(plan) for plan in plans]
+        for i, plan in zip(who, plans, strict=True):
+            made[i] = _Flight(plan)
+        return made
+
+
+@dataclass
+class _Flight:
+    """A plan and the environment steps since it began."""
+
+    plan: Plan
+    age: int = 0
+
+
+def _references(flights: Sequence[_Flight], count: int) -> list[Reference]:
+    """What the plans ask for at each of the next `count` + 1 steps, all environments together."""
+    each = [f.plan.reference(f.age + np.arange(count + 1)) for f in flights]
+    names = ("observation", "position", "velocity", "action")
+    return [Reference(*(np.stack([getattr(r, name)[n] for r in each]) for name in names)) for n in range(count + 1)]

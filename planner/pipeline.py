@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .conditions import Conditions, arrive_at, stack, start_at
@@ -28,6 +30,9 @@ from .spec import TrajectorySpec
 from .unet import TemporalUNet
 
 MOST_CANDIDATES = 1024
+
+Feasible = Callable[[Plan], NDArray[np.bool_]]
+"""A caller's own check of candidates, such as against a map: a plan to (K,) true where a candidate may be followed."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         return known if goal is None else known | arrive_at(self.spec, self.horizon, goal)
 
     def plan(self, conditions: Conditions, *, generator: torch.Generator | None = None, guide: Guide | None = None,
-             previous: tuple[Plan, int] | None = None, **options: Any) -> Plan:
+             previous: tuple[Plan, int] | None = None, feasible: Feasible | None = None, **options: Any) -> Plan:
         """Plan once.
 
         Args:
@@ -148,14 +153,17 @@ class TrajectoryPlanner(DiffusionPipeline):
             generator: source of noise; the same seed gives the same plan.
             guide: what to prefer.
             previous: an earlier plan and the environment steps since it began: a warm start.
+            feasible: candidates that it refuses rank behind all others.
             **options: fields of `Sampling`.
         """
         generators = None if generator is None else [generator]
-        return self.plan_many([conditions], generators=generators, guide=guide, previous=previous and [previous], **options)[0]
+        return self.plan_many([conditions], generators=generators, guide=guide, previous=previous and [previous],
+                              feasible=feasible, **options)[0]
 
     def plan_many(
         self, conditions: Sequence[Conditions], *, generators: Sequence[torch.Generator] | None = None,
-        guide: Guide | None = None, previous: Sequence[tuple[Plan, int]] | None = None, **options: Any,
+        guide: Guide | None = None, previous: Sequence[tuple[Plan, int]] | None = None,
+        feasible: Feasible | None = None, **options: Any,
     ) -> list[Plan]:
         """Plan several problems in one batch; with a generator of its own, each problem's plan is what it is alone.
 
@@ -177,7 +185,33 @@ class TrajectoryPlanner(DiffusionPipeline):
             liked = None if guide is None else guide.score(self.spec, trajectories)
             scores = order(verdict, sampling.select, candidates=sampling.candidates,
                            bound=self.config.consistency_bound, liked=liked)
-        return self._plans(trajectories, verdict, scores, len(conditions), time.perf_counter() - began, guide)
+        plans = self._plans(trajectories, verdict, scores, len(conditions), guide)
+        plans = plans if feasible is None else [plan.preferring(feasible(plan)) for plan in plans]
+        seconds = time.perf_counter() - began
+        return [replace(plan, seconds=seconds) for plan in plans]
+
+    def route(self, start: Sequence[float] | Tensor, stops: Sequence[Sequence[float]], *,
+              generator: torch.Generator | None = None, guide: Guide | None = None, feasible: Feasible | None = None,
+              **options: Any) -> Plan:
+        """Plan through several positions in order: each leg begins in the state in which the one before it arrives.
+
+        Args:
+            start: observation (O,).
+            stops: positions (P,), the last of them the goal.
+            generator: source of noise.
+            guide: what to prefer on every leg.
+            feasible: as for `plan`, of every leg.
+            **options: fields of `Sampling`.
+        """
+        if not len(stops):
+            raise ValueError("a route needs at least a goal")
+        plan: Plan | None = None
+        for stop in stops:
+            here = start if plan is None else plan.observations[0, plan.arrivals[0]]
+            leg = self.plan(self.problem(torch.as_tensor(here), stop), generator=generator, guide=guide, feasible=feasible, **options)
+            plan = leg if plan is None else plan.then(leg)
+        assert plan is not None
+        return plan
 
     def film(self, conditions: Conditions, *, generator: torch.Generator | None = None, guide: Guide | None = None,
              **options: Any) -> Iterator[Tensor]:
@@ -224,7 +258,7 @@ class TrajectoryPlanner(DiffusionPipeline):
             return None
         return lambda clean, progress: guide.score(self.spec, self.normalizer.denormalize(clean), progress)
 
-    def _plans(self, trajectories: Tensor, verdict: Any, scores: Tensor, problems: int, seconds: float,
+    def _plans(self, trajectories: Tensor, verdict: Any, scores: Tensor, problems: int,
                guide: Guide | None) -> list[Plan]:
         plans = []
         paths, ranks = trajectories.reshape(problems, -1, *trajectories.shape[1:]), scores.reshape(problems, -1)
@@ -234,7 +268,7 @@ class TrajectoryPlanner(DiffusionPipeline):
             plans.append(Plan(
                 self.spec, paths[i].cpu()[best].float().numpy(), parts["arrivals"][i][best].numpy(),
                 ranks[i].cpu()[best].double().numpy(), parts["consistency"][i][best].double().numpy(),
-                parts["implausibility"][i][best].double().numpy(), seconds, () if guide is None else guide.describe(),
+                parts["implausibility"][i][best].double().numpy(), guides=() if guide is None else guide.describe(),
             ))
         return plans
 

@@ -5,7 +5,7 @@ Shape letters: K candidates, H horizon (tokens), A actions, O observations, P po
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,3 +117,20 @@ class Plan:
         token = np.minimum(time.astype(int), horizon - 2)
         u = (time - token)[None, :, None]
         return ((1 - u) * self.trajectories[:, token] + u * self.trajectories[:, token + 1]).astype(np.float32)
+
+    def preferring(self, accepted: NDArray[np.bool_]) -> Plan:
+        """The same candidates, those that were not accepted (K,) behind the others."""
+        best = np.argsort(~np.asarray(accepted, dtype=bool), kind="stable")
+        names = ("trajectories", "arrivals", "scores", "consistency", "implausibility")
+        return replace(self, **{name: getattr(self, name)[best] for name in names})
+
+    def then(self, leg: Plan) -> Plan:
+        """This plan's best candidate until it arrives, followed by each candidate of another leg."""
+        count, end = len(leg.trajectories), int(self.arrivals[0])
+        head = np.repeat(self.trajectories[:1, :end], count, axis=0)
+        head[..., self.spec.arrived] = -1.0
+        return replace(
+            leg, trajectories=np.concatenate([head, leg.trajectories], axis=1), arrivals=leg.arrivals + end,
+            consistency=np.maximum(leg.consistency, self.consistency[0]),
+            implausibility=np.maximum(leg.implausibility, self.implausibility[0]), seconds=self.seconds + leg.seconds,
+        )

@@ -1,0 +1,76 @@
+"""References measured under the same protocol as the planner: the demonstrator and chance.
+
+Shape letters: B environments, O observations, A actions, P positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffplan.envs.maze import WaypointController
+from diffplan.envs.simulators import Simulators
+from diffplan.envs.tasks import MazeTask, Task
+
+Array = NDArray[np.float64]
+
+
+class Policy(Protocol):
+    """Acts for B environments at once."""
+
+    def begin(self, observations: Array, goals: Array) -> None: ...
+
+    def act(self, observations: Array) -> Array: ...
+
+
+class RandomPolicy:
+    """Uniform actions in [-1, 1]."""
+
+    def __init__(self, task: Task, seeds: Sequence[int]) -> None:
+        self.width = len(task.spec.action_names)
+        self.rngs = [np.random.default_rng([seed, 1]) for seed in seeds]
+
+    def begin(self, observations: Array, goals: Array) -> None:
+        pass
+
+    def act(self, observations: Array) -> Array:
+        return np.array([rng.uniform(-1, 1, self.width) for rng in self.rngs])
+
+
+class WaypointPolicy:
+    """The controller that made the data, without its noise and jitter; it knows the map."""
+
+    def __init__(self, task: MazeTask, seeds: Sequence[int]) -> None:
+        self.controllers = [WaypointController(task.maze) for _ in seeds]
+
+    def begin(self, observations: Array, goals: Array) -> None:
+        for controller, observation, goal in zip(self.controllers, observations, goals, strict=True):
+            controller.aim(observation[:2], goal)
+
+    def act(self, observations: Array) -> Array:
+        return np.array([c.act(o) for c, o in zip(self.controllers, observations, strict=True)])
+
+
+def policies(task: Task, seeds: Sequence[int]) -> dict[str, Policy]:
+    """The references that fit a task, by name."""
+    made: dict[str, Policy] = {"random policy": RandomPolicy(task, seeds)}
+    if isinstance(task, MazeTask):
+        made["waypoint controller"] = WaypointPolicy(task, seeds)
+    return made
+
+
+def run_policy(task: Task, policy: Policy, *, seeds: Sequence[int]) -> list[Array]:
+    """Rewards (T,) of one episode per seed."""
+    with Simulators(task, len(seeds)) as simulators:
+        observations, goals = simulators.reset(seeds)
+        policy.begin(observations.astype(float), goals.astype(float))
+        rewards = []
+        for _ in range(task.episode_steps):
+            observations, reward, ended = simulators.step(policy.act(observations.astype(float)).astype(np.float32))
+            rewards.append(reward)
+            if ended.all():
+                break
+    return list(np.array(rewards).T)

@@ -1,0 +1,131 @@
+"""The measuring protocol: episodes of a task under a planner, beside references in the same run."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from diffplan.envs.control import controller_for
+from diffplan.envs.simulators import Simulators
+from diffplan.envs.tasks import MazeTask, Task
+from diffplan.planner.execution import Executor, Rollout
+from diffplan.planner.guides import Guide
+from diffplan.planner.pipeline import TrajectoryPlanner
+
+from .baselines import policies, run_policy
+from .metrics import Interval, first_touch, latched_returns, mean_interval, normalized_score, strict_returns
+
+TIMED_PLANS = 20
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What N episodes came to; scores are None for tasks without a published range."""
+
+    name: str
+    episodes: int
+    returns: Interval
+    score_strict: Interval | None
+    score_latched: Interval | None
+    success_rate: float
+    steps_to_goal: float | None
+
+
+def episode_seeds(seed: int, episodes: int) -> list[int]:
+    """One seed per episode: the same start and goal for every method."""
+    return [int(s) for s in np.random.SeedSequence([seed, 2026]).generate_state(episodes)]
+
+
+def summarize(name: str, task: Task, rewards: Sequence[Any]) -> Stats:
+    """Statistics over the rewards (T,) of each episode."""
+    strict, touches = strict_returns(rewards), [first_touch(r) for r in rewards]
+    hits = [t + 1 for t in touches if t is not None]
+    scores: list[Interval | None] = [None, None]
+    if isinstance(task, MazeTask):
+        scores = [mean_interval(normalized_score(r, *task.score_range)) for r in (strict, latched_returns(rewards))]
+    return Stats(name, len(rewards), mean_interval(strict), scores[0], scores[1], len(hits) / len(rewards),
+                 float(np.mean(hits)) if hits else None)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The planner's statistics, its references', and how fast it planned."""
+
+    stats: Stats
+    references: tuple[Stats, ...]
+    rollouts: tuple[Rollout, ...]
+    plan_seconds_median: float
+    plans: int
+
+
+def evaluate(
+    planner: TrajectoryPlanner, task: Task, *, episodes: int = 100, seed: int = 0, replan_every: int | None = None,
+    controller: str = "auto", guide: Guide | None = None, references: bool = True, **options: Any,
+) -> Iterator[float | Evaluation]:
+    """Run the protocol, yielding the share done and, last, the `Evaluation`.
+
+    Args:
+        planner: under test.
+        task: its environment.
+        episodes: run side by side, planned in one batch.
+        seed: of starts, goals and noise.
+        replan_every: environment steps between plans; None takes the task's.
+        controller: see `envs.control.controller_for`.
+        guide: what plans should prefer.
+        references: also run the policies that set the scale.
+        **options: fields of `pipeline.Sampling`.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes={episodes} must be at least 1")
+    seeds = episode_seeds(seed, episodes)
+    with Simulators(task, episodes) as simulators:
+        executor = Executor(planner, simulators, controller=controller_for(task, controller), guide=guide,
+                            replan_every=replan_every or task.replan_every, **options)
+        moments = []
+        for moment in executor.moments(steps=task.episode_steps, seeds=seeds):
+            moments.append(moment)
+            yield moment.step / task.episode_steps
+        rollouts = executor.rollouts(moments)
+    others = tuple(
+        summarize(name, task, run_policy(task, policy, seeds=seeds)) for name, policy in policies(task, seeds).items()
+    ) if references else ()
+    yield Evaluation(
+        summarize("diffplan", task, [r.rewards for r in rollouts]), others, tuple(rollouts),
+        _one_plan_seconds(planner, rollouts, guide, options), sum(len(r.plans) for r in rollouts),
+    )
+
+
+def record(evaluation: Evaluation, task: Task, *, seed: int, device: str, versions: dict[str, str], command: str) -> dict[str, Any]:
+    """As one JSON object; infinite and missing values become null."""
+    stats = evaluation.stats
+
+    def row(s: Stats) -> dict[str, Any]:
+        return {
+            "score_strict": _number(s.score_strict and s.score_strict.mean),
+            "score_strict_ci95": _number(s.score_strict and s.score_strict.ci95),
+            "score_latched": _number(s.score_latched and s.score_latched.mean),
+            "success_rate": s.success_rate, "steps_to_goal_mean": _number(s.steps_to_goal),
+            "return_mean": _number(s.returns.mean),
+        }
+
+    return {"task": task.name, "episodes": stats.episodes, "seed": seed} | row(stats) | {
+        "plan_seconds_median": round(evaluation.plan_seconds_median, 5), "plans": evaluation.plans, "device": device,
+        "references": {s.name: row(s) for s in evaluation.references}, "versions": versions, "command": command,
+    }
+
+
+def _one_plan_seconds(planner: TrajectoryPlanner, rollouts: Sequence[Rollout], guide: Guide | None, options: dict[str, Any]) -> float:
+    """Median time of a single plan, one environment at a time, from starts of these rollouts."""
+    times = []
+    for rollout in (rollouts * TIMED_PLANS)[: TIMED_PLANS]:
+        goal = rollout.goal.tolist() if len(rollout.goal) else None
+        times.append(planner.plan(planner.problem(rollout.states[0].tolist(), goal), guide=guide, **options).seconds)
+    return statistics.median(times)
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else round(float(value), 3)

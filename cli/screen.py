@@ -1,0 +1,78 @@
+"""What users see: lines, bars, tables, and one-line errors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import click
+from typer.core import TyperGroup
+
+
+class Bar(Protocol):
+    def __call__(self, fraction: float, text: str = "") -> None: ...
+
+
+class Commands(TyperGroup):
+    """Turns exceptions into one line and an exit code: 2 for bad input, 1 for a failed job; --debug shows more."""
+
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        if "--debug" in words:
+            os.environ["DIFFPLAN_DEBUG"] = "1"
+        return super().main(args=[w for w in words if w != "--debug"], **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.ClickException, click.exceptions.Exit, click.exceptions.Abort):
+            raise
+        except BaseException as error:
+            if os.environ.get("DIFFPLAN_DEBUG") or isinstance(error, SystemExit):
+                raise
+            code, text = explain(error)
+            print(f"Error: {text}", file=sys.stderr)
+            raise click.exceptions.Exit(code) from error
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """Exit code and one line for any exception."""
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted"
+    if type(error).__name__ == "Interrupted":
+        return 130, text
+    if isinstance(error, ValueError):
+        return 2, text
+    return 1, f"{type(error).__name__}: {text or 'no details'} (run again with --debug to see where)"
+
+
+@contextlib.contextmanager
+def progress(label: str, *, quiet: bool = False) -> Iterator[Bar]:
+    """A bar with the time left; nothing where the output is no terminal."""
+    if quiet or not sys.stdout.isatty():
+        yield lambda fraction, text="": None
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
+               TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
+    with Progress(*columns, transient=True) as bars:
+        bar = bars.add_task(label, total=1.0, text="")
+        yield lambda fraction, text="": bars.update(bar, completed=fraction, text=text)
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table, plain text where the output is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(title=title, title_justify="left")
+    for name in header:
+        grid.add_column(name, overflow="fold")
+    for row in rows:
+        grid.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 140).print(grid)

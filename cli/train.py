@@ -1,0 +1,72 @@
+"""diffplan train"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Prediction(str, Enum):
+    """What the network says."""
+
+    x0 = "x0"
+    eps = "eps"
+    v = "v"
+
+
+def train(
+    task: Annotated[str, typer.Argument(help="What to plan; see: diffplan tasks")],
+    steps: Annotated[int | None, typer.Option(min=1, max=10**9, help="Updates to train for.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.001, max=10**6, help="Minutes to train for; with --steps, whichever ends first.")] = None,
+    preset: Annotated[str, typer.Option(help="Named settings: default, quick, paper.")] = "default",
+    dataset: Annotated[str | None, typer.Option(help="A Minari id instead of the task's own data.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Run folder; runs/TASK-TIME if left out.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output, or the task's newest.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of everything random.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Windows per update and process.")] = 64,
+    learning_rate: Annotated[float, typer.Option(min=1e-9, max=10, help="Peak learning rate.")] = 1e-3,
+    prediction: Annotated[Prediction, typer.Option(help="What the network predicts.")] = Prediction.x0,
+    horizon: Annotated[int | None, typer.Option(min=2, max=4096, help="Tokens per plan.")] = None,
+    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 30.0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Train a planner; missing data is collected first.
+
+    The same command trains on a CPU, a GPU, or several processes: accelerate launch -m diffplan.cli.main train TASK
+    """
+    import dataclasses
+    import os
+    import time
+
+    from diffplan.envs.presets import find_preset
+    from diffplan.envs.runs import RUNS, exact_command, newest_run, resume_run, train_run
+    from diffplan.envs.tasks import find_task
+    from diffplan.planner.training import TrainConfig
+
+    from .screen import progress
+
+    chosen, settings = find_task(task), find_preset(preset)
+    if resume:
+        folder = output or newest_run(chosen)
+        stages = resume_run(folder, steps=steps, minutes=minutes, device=device, checkpoint_seconds=checkpoint_seconds)
+    else:
+        settings = settings if horizon is None else dataclasses.replace(settings, horizon=horizon)
+        config = TrainConfig(
+            steps=steps, minutes=minutes if steps or minutes else settings.fit(chosen).minutes, batch_size=batch_size,
+            learning_rate=learning_rate, prediction=prediction.value, seed=seed,
+        )
+        folder = output or RUNS / f"{chosen.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        stages = train_run(chosen, folder, config, preset=settings, dataset=dataset, device=device,
+                           checkpoint_seconds=checkpoint_seconds, command=exact_command())
+    quiet = quiet or os.environ.get("LOCAL_RANK", "0") != "0"
+    with progress(f"training {chosen.name}", quiet=quiet) as bar:
+        for stage in stages:
+            update = stage.update
+            if stage.message and not quiet:
+                print(stage.message, flush=True)
+            rate = "" if update is None or update.step % 20 else f"{update.step:,} updates, {update.step / update.seconds:.0f}/s"
+            bar(stage.fraction, rate) if rate or update is None else bar(stage.fraction)

@@ -1,0 +1,154 @@
+"""Minari datasets as `Episodes`: local ones, downloaded ones, and ones made on the spot."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffplan.planner.episodes import Episodes
+from diffplan.planner.windows import check_widths
+
+from .quiet import quiet_imports
+from .tasks import Task
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a local dataset."""
+
+    id: str
+    episodes: int
+    steps: int
+    megabytes: float
+    provenance: dict[str, Any]
+
+
+def datasets_folder() -> Path:
+    """Where Minari keeps datasets: $MINARI_DATASETS_PATH, or ~/.minari/datasets."""
+    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+
+
+def is_local(dataset_id: str) -> bool:
+    """Whether a dataset is complete on this machine; Minari writes the metadata last."""
+    return (datasets_folder() / dataset_id / "data" / "metadata.json").is_file()
+
+
+def list_local() -> list[DatasetInfo]:
+    """All local datasets, by name."""
+    folder = datasets_folder()
+    names = sorted(str(p.parent.parent.relative_to(folder)) for p in folder.glob("**/data/metadata.json"))
+    return [describe(name) for name in names]
+
+
+def describe(dataset_id: str) -> DatasetInfo:
+    """What a local dataset's metadata says.
+
+    Raises:
+        ValueError: the dataset is not there, or its metadata cannot be read.
+    """
+    path = datasets_folder() / dataset_id / "data"
+    if not is_local(dataset_id):
+        known = ", ".join(i.id for i in list_local()) or "none"
+        raise ValueError(f"no local dataset {dataset_id!r}; local ones: {known}; make one with: diffplan data collect TASK")
+    try:
+        meta = json.loads((path / "metadata.json").read_text())
+        made = json.loads(meta.get("diffplan_provenance", "{}"))
+        size = sum(f.stat().st_size for f in path.iterdir()) / 1e6
+        return DatasetInfo(dataset_id, int(meta["total_episodes"]), int(meta["total_steps"]), size, made)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path / 'metadata.json'} is damaged: {error}") from error
+
+
+def download(dataset_id: str, task: Task) -> None:
+    """Fetch a dataset from Minari's hub.
+
+    Raises:
+        ValueError: an id that Minari does not accept, or a hub that does not answer or does not have it.
+    """
+    with quiet_imports():
+        import minari
+    try:
+        with quiet_imports():
+            minari.load_dataset(dataset_id, download=True)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(
+            f"dataset {dataset_id!r} is not on this machine and the Minari hub did not give it ({reason}); "
+            f"make data locally with: diffplan data collect {task.name}"
+        ) from error
+
+
+def load_episodes(dataset_id: str, task: Task) -> Episodes:
+    """Read a local dataset.
+
+    Raises:
+        ValueError: it is not there, cannot be read, has NaN, or its widths are not the task's; the message names it.
+    """
+    describe(dataset_id)
+    with quiet_imports():
+        import minari
+    try:
+        with quiet_imports(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = minari.load_dataset(dataset_id)
+            pairs = [(_states(e.observations), np.asarray(e.actions)) for e in dataset.iterate_episodes()]
+    except Exception as error:
+        raise ValueError(f"dataset {dataset_id!r} in {datasets_folder()} cannot be read ({error}); delete its folder and "
+                         "collect or download it again") from error
+    try:
+        episodes = Episodes.from_arrays([o for o, _ in pairs], [a for _, a in pairs])
+        check_widths(episodes, task.spec)
+    except ValueError as error:
+        raise ValueError(f"dataset {dataset_id!r} does not fit task {task.name}: {error}") from error
+    return episodes
+
+
+def obtain(task: Task, dataset_id: str | None = None, *, steps: int | None = None, seed: int = 0) -> Iterator[tuple[int, int]]:
+    """Make sure that a dataset is local: the task's own is collected, any other downloaded.
+
+    Yields steps done and steps wanted while it collects; nothing where the data is there.
+    """
+    wanted = dataset_id or task.dataset
+    if is_local(wanted):
+        return
+    if wanted != task.dataset:
+        download(wanted, task)
+        return
+    yield from collect(task, steps=steps, seed=seed)
+
+
+def collect(task: Task, *, steps: int | None = None, seed: int = 0) -> Iterator[tuple[int, int]]:
+    """Make the task's dataset, yielding steps done and steps wanted.
+
+    Raises:
+        ValueError: it is there already, or the task has no collector.
+    """
+    total = steps or task.collect_steps
+    if is_local(task.dataset):
+        raise ValueError(f"dataset {task.dataset!r} is there already, in {datasets_folder() / task.dataset}; "
+                         "delete that folder to collect it anew")
+    _clear_leftovers(task.dataset)
+    for done in task.collect(steps=total, seed=seed):
+        yield min(done, total), total
+
+
+def _states(observations: Any) -> np.ndarray:
+    """Observations (T + 1, O) of an episode; a goal environment's are under the key "observation"."""
+    states = np.asarray(observations["observation"] if isinstance(observations, dict) else observations)
+    return states.reshape(len(states), -1)
+
+
+def _clear_leftovers(dataset_id: str) -> None:
+    """Remove the data of a collection that was cut short: Minari refuses to write where a folder is."""
+    folder = datasets_folder() / dataset_id / "data"
+    for file in folder.glob("*") if folder.is_dir() else ():
+        file.unlink()
+    if folder.is_dir():
+        folder.rmdir()

@@ -1,0 +1,65 @@
+"""Named settings of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .tasks import Task
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Network, windows and noise of a run; None keeps what the task says.
+
+    Args:
+        name: as typed after --preset.
+        minutes: of training where neither --steps nor --minutes is given.
+        horizon: tokens per plan.
+        stride: environment steps per token.
+        width: channels of the network's first level.
+        multipliers: channels of each level as multiples of it.
+        noise_levels: training steps of the diffusion.
+        normalizer: "limits" or "gaussian".
+        sampling: defaults of `planner.pipeline.Sampling`.
+    """
+
+    name: str = "default"
+    minutes: float | None = None
+    horizon: int | None = None
+    stride: int | None = None
+    width: int = 32
+    multipliers: Sequence[int] = (1, 2, 4)
+    noise_levels: int = 32
+    normalizer: str = "limits"
+    sampling: dict[str, Any] = field(default_factory=dict)
+
+    def fit(self, task: Task) -> Task:
+        """The task with this preset's windows."""
+        spec = task.spec if self.stride is None else replace(task.spec, stride=self.stride)
+        return replace(task, spec=spec, horizon=self.horizon or task.horizon, minutes=self.minutes or task.minutes)
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(),
+        Preset("quick", minutes=2.0),
+        Preset(
+            "paper", stride=1, horizon=128, multipliers=(1, 4, 8), noise_levels=64,
+            sampling={"sampler": "ddpm", "steps": 64, "warm_steps": 64, "temperature": 1.0, "candidates": 1, "select": "first"},
+        ),
+    )
+}
+
+
+def find_preset(name: str) -> Preset:
+    """A preset by name.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
+    return PRESETS[name]

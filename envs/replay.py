@@ -1,0 +1,37 @@
+"""Saved plans and rollouts as pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from .records import plan_of, read_json
+from .render import plan_frames, plan_picture, rollout_frames, save_picture, save_video
+from .rollouts import DRAW_EVERY, plan_lookup
+from .tasks import find_task
+
+
+def draw_record(file: Path, output: Path) -> None:
+    """Draw a JSON file of `records` as .png, .gif or .mp4.
+
+    Raises:
+        ValueError: the file is no plan or rollout.
+    """
+    record = read_json(file)
+    task, plan = find_task(record["task"]), plan_of(record)
+    columns = [task.spec.observation_names.index(n) for n in task.spec.position]
+    start, goal = np.array(record["start"], dtype=float)[columns], np.array(record["goal"], dtype=float)
+    if output.suffix == ".png":
+        save_picture(output, plan_picture(task, plan, start=start, goal=goal))
+    elif "states" in record:
+        try:
+            states = np.array(record["states"], dtype=float)
+            paths = [np.array(p, dtype=float) for p in record["plan_paths"]]
+            lookup = plan_lookup([int(s) for s in record["plan_steps"]], paths)
+            frames = list(rollout_frames(task, states, lookup, goal=goal, every=DRAW_EVERY))
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"{str(file)!r} is no rollout of diffplan: {error}") from error
+        save_video(output, frames, fps=round(1 / (DRAW_EVERY * task.spec.dt_seconds)))
+    else:
+        save_video(output, plan_frames(task, plan, start=start, goal=goal), fps=20)

@@ -1,0 +1,125 @@
+"""One executed episode for a person to look at: run it, say what happened, draw it.
+
+Shape letters: T steps, O observations, P positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffplan.planner.execution import Executor, Rollout
+from diffplan.planner.guide_specs import parse_guides
+from diffplan.planner.guides import Guide
+from diffplan.planner.pipeline import TrajectoryPlanner
+
+from .control import controller_for
+from .records import rollout_record, write_json
+from .requests import avoiding, feasible_for, parse_disc
+from .runs import exact_command, versions
+from .simulators import Simulators
+from .tasks import Task
+
+DRAW_EVERY = 4  # environment steps
+LINGER = 60  # steps that are shown after the goal was reached
+
+
+@dataclass(frozen=True)
+class Ride:
+    """What to execute."""
+
+    task: Task
+    goal: tuple[float, ...] | None = None
+    start: tuple[float, ...] | None = None
+    discs: tuple[tuple[float, float, float], ...] = ()
+    guide: Guide | None = None
+    seed: int = 0
+    replan_every: int = 20
+    controller: str = "auto"
+    pictures: bool = False
+
+    @classmethod
+    def parse(cls, task: Task, *, goal: str | None, start: str | None, avoid: Sequence[str], guides: Sequence[str], seed: int,
+              replan_every: int | None, controller: str, pictures: bool) -> Ride:
+        """From the command line's words; errors as for `requests.Request.parse`."""
+        target = None if goal is None else task.parse_point(goal, "goal")
+        place = None if start is None else task.parse_point(start, "start")
+        discs = tuple(parse_disc(a, keep=[p for p in (target, place) if p]) for a in avoid)
+        controller_for(task, controller)
+        return cls(task, target, place, discs, avoiding(discs, parse_guides(guides)), seed,
+                   replan_every or task.replan_every, controller, pictures)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What happened; `pictures` are the simulator's own, one every `DRAW_EVERY` steps, or none."""
+
+    rollout: Rollout
+    reached_at: int | None
+    plan_seconds: tuple[float, ...]
+    pictures: tuple[NDArray[np.uint8], ...] = field(default=(), repr=False)
+
+
+def execute(planner: TrajectoryPlanner, ride: Ride, **options: Any) -> Iterator[float | Result]:
+    """Run one episode until shortly after the goal is reached, yielding the share done and, last, the `Result`."""
+    task, moments, pictures, reached = ride.task, [], [], None
+    mode = "rgb_array" if ride.pictures else None
+    with Simulators(task, 1, start=ride.start, goal=ride.goal, render_mode=mode) as simulators:
+        executor = Executor(
+            planner, simulators, controller=controller_for(task, ride.controller), replan_every=ride.replan_every,
+            guide=ride.guide, feasible=feasible_for(task, ride.discs), **options,
+        )
+        for moment in executor.moments(steps=task.episode_steps, seeds=[ride.seed]):
+            moments.append(moment)
+            if ride.pictures and moment.step % DRAW_EVERY == 0:
+                pictures.append(simulators.render())
+            if reached is None and len(executor.goals[0]) and task.reached(moment.observations[0], executor.goals[0]):
+                reached = moment.step
+            if reached is not None and moment.step >= reached + LINGER:
+                break
+            yield moment.step / task.episode_steps
+        rollout = executor.rollouts(moments)[0]
+    yield Result(rollout, reached, tuple(executor.plan_seconds), tuple(pictures))
+
+
+def describe(ride: Ride, result: Result) -> str:
+    """What happened, in a few lines."""
+    task, rollout = ride.task, result.rollout
+    seconds = task.spec.dt_seconds
+    end = "the goal was not reached" if result.reached_at is None else (
+        f"reached the goal after {result.reached_at} steps ({result.reached_at * seconds:.2f} s)")
+    goal = f" to ({', '.join(f'{v:.2f}' for v in rollout.goal)})" if len(rollout.goal) else ""
+    count = len(result.plan_seconds)
+    return (f"{task.name}{goal}: {end} in {len(rollout.rewards)} executed steps\n"
+            f"planned {count} time{'s' * (count != 1)}, {1000 * float(np.median(result.plan_seconds)):.0f} ms each (median)")
+
+
+def save(ride: Ride, result: Result, path: Path) -> None:
+    """Write the episode as .json, .gif or .mp4."""
+    if path.suffix == ".json":
+        write_json(path, rollout_record(ride.task, result.rollout, seed=ride.seed, versions=versions(), command=exact_command()))
+        return
+    from .render import rollout_frames, save_video
+
+    rollout = result.rollout
+    paths = [p.reference(np.arange(p.steps + 1)).position for p in rollout.plans]
+    frames = rollout_frames(
+        ride.task, rollout.states, plan_lookup(rollout.plan_steps, paths), goal=rollout.goal,
+        frames=list(result.pictures) or None, every=DRAW_EVERY, discs=ride.discs,
+    )
+    save_video(path, frames, fps=round(1 / (DRAW_EVERY * ride.task.spec.dt_seconds)))
+
+
+def plan_lookup(plan_steps: Sequence[int], paths: Sequence[NDArray[np.float64]]) -> Any:
+    """Step to the path (n, P) of the plan that was being followed then."""
+
+    def at(step: int) -> NDArray[np.float64] | None:
+        index = int(np.searchsorted(plan_steps, step, side="right")) - 1
+        return np.asarray(paths[index]) if index >= 0 else None
+
+    return at

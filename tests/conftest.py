@@ -1,0 +1,89 @@
+"""What the tests share: a point mass in the plane, a few of its episodes, and a tiny untrained planner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from diffplan.planner.episodes import Episodes
+from diffplan.planner.normalizer import Normalizer
+from diffplan.planner.pipeline import TrajectoryPlanner
+from diffplan.planner.schedulers import make_scheduler
+from diffplan.planner.spec import TrajectorySpec
+from diffplan.planner.unet import TemporalUNet
+
+HORIZON = 8
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def spec() -> TrajectorySpec:
+    """Two forces move a mass with position x, y and velocity vx, vy; a token every 2 steps of 0.1 s."""
+    return TrajectorySpec(("fx", "fy"), ("x", "y", "vx", "vy"), ("x", "y"), ("vx", "vy"), dt_seconds=0.1, stride=2)
+
+
+@pytest.fixture(scope="session")
+def episodes() -> Episodes:
+    """Five smooth random motions of 5 to 40 steps: forces wander, the mass follows."""
+    rng = np.random.default_rng(0)
+    observations, actions = [], []
+    for steps in (40, 25, 9, 5, 31):
+        forces = np.clip(np.cumsum(rng.normal(0, 0.3, (steps, 2)), axis=0), -1, 1)
+        velocity = np.vstack([np.zeros((1, 2)), np.cumsum(0.1 * forces, axis=0)])
+        moved = 0.05 * (velocity[1:] + velocity[:-1])
+        position = rng.normal(size=2) + np.vstack([np.zeros((1, 2)), np.cumsum(moved, axis=0)])
+        observations.append(np.hstack([position, velocity]))
+        actions.append(forces)
+    return Episodes.from_arrays(observations, actions)
+
+
+@pytest.fixture(scope="session")
+def make_planner(spec: TrajectorySpec, episodes: Episodes) -> Callable[..., TrajectoryPlanner]:
+    """A fresh untrained planner, always with the same weights."""
+
+    def make(**options: object) -> TrajectoryPlanner:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = TemporalUNet(spec.width, width=8, multipliers=(1, 2), blocks=1, kernel_size=3)
+        defaults = {"task": "test", "consistency_bound": 0.1, "sampling": {"candidates": 3, "steps": 4}}
+        return TrajectoryPlanner(
+            network, Normalizer.fit(episodes, spec), make_scheduler("ddim", train_steps=8),
+            spec=spec.to_config(), horizon=HORIZON, **(defaults | options),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def planner(make_planner: Callable[..., TrajectoryPlanner]) -> TrajectoryPlanner:
+    """The same for tests that leave it as it is."""
+    return make_planner()
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def exact_denoiser() -> Callable[..., Callable[..., torch.Tensor]]:
+    """The perfect network for entries that are N(mean, deviation^2), each by itself."""
+
+    def make(mean: float, deviation: float, alphas_cumprod: torch.Tensor, prediction: str = "x0") -> Callable:
+        def network(noisy: torch.Tensor, timestep: torch.Tensor, pinned: torch.Tensor | None = None) -> torch.Tensor:
+            level = alphas_cumprod[timestep].reshape(-1, 1, 1)
+            alpha, sigma, variance = level.sqrt(), (1 - level).sqrt(), deviation**2
+            clean = mean + variance * alpha / (alpha**2 * variance + sigma**2) * (noisy - alpha * mean)
+            noise = (noisy - alpha * clean) / sigma
+            return {"x0": clean, "eps": noise, "v": alpha * noise - sigma * clean}[prediction]
+
+        return network
+
+    return make

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from diffplan.planner.plan import Plan
+
+TOKENS = 7
+
+
+def motion(spec, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and velocities (n, 2) under constant acceleration at environment steps."""
+    t = spec.dt_seconds * steps[:, None]
+    rate, force = np.array([0.5, 1.5]), np.array([-0.7, 0.3])
+    return 1.0 + rate * t + force * t**2 / 2, rate + force * t
+
+
+def plan_of(spec, trajectories, arrivals=None) -> Plan:
+    count, horizon = trajectories.shape[:2]
+    arrivals = np.full(count, horizon - 1) if arrivals is None else np.asarray(arrivals)
+    zeros = np.zeros(count)
+    return Plan(spec, trajectories.astype(np.float32), arrivals, -np.arange(count, dtype=float), zeros, zeros)
+
+
+@pytest.fixture
+def spec(spec):
+    return replace(spec, stride=5)
+
+
+@pytest.fixture
+def smooth(spec) -> Plan:
+    position, velocity = motion(spec, spec.stride * np.arange(TOKENS))
+    actions = np.random.default_rng(0).normal(size=(TOKENS, 2))
+    return plan_of(spec, np.hstack([actions, position, velocity, -np.ones((TOKENS, 1))])[None])
+
+
+@pytest.fixture
+def random(spec) -> Plan:
+    return plan_of(spec, np.random.default_rng(0).normal(size=(3, TOKENS, spec.width)), arrivals=[4, 6, 2])
+
+
+def test_shapes_and_durations(random, spec):
+    assert random.observations.shape == (3, TOKENS, 4)
+    assert random.actions.shape == (3, TOKENS, 2)
+    assert random.positions.shape == (3, TOKENS, 2)
+    assert random.steps == 4 * 5
+    assert random.duration_seconds == pytest.approx(4 * 5 * 0.1)
+    assert "3 candidates" in repr(random)
+
+
+@pytest.mark.parametrize("candidate", [0, 1, 2])
+def test_reference_passes_through_the_tokens(random, spec, candidate):
+    got = random.reference(spec.stride * np.arange(TOKENS), candidate)
+    np.testing.assert_allclose(got.observation, random.observations[candidate], atol=1e-6)
+    np.testing.assert_allclose(got.position, random.positions[candidate], atol=1e-6)
+    np.testing.assert_allclose(got.action, random.actions[candidate], atol=1e-6)
+    before = random.arrivals[candidate]
+    velocity = random.trajectories[candidate][:, spec.velocity_columns]
+    np.testing.assert_allclose(got.velocity[:before], velocity[:before], atol=1e-5)
+
+
+def test_reference_is_exact_for_constant_acceleration(smooth, spec):
+    steps = np.arange(spec.stride * (TOKENS - 1) + 1)
+    position, velocity = motion(spec, steps)
+    got = smooth.reference(steps)
+    np.testing.assert_allclose(got.position, position, atol=1e-5)
+    np.testing.assert_allclose(got.velocity, velocity, atol=1e-5)
+
+
+def test_velocity_is_the_positions_derivative(random):
+    steps, h = np.array([2.5, 7.5, 11.5, 21.5, 28.5]), 1e-3
+    rise = random.reference(steps + h).position - random.reference(steps - h).position
+    np.testing.assert_allclose(random.reference(steps).velocity, rise / (2 * h * 0.1), atol=1e-4)
+
+
+def test_actions_are_held_not_blended(random, spec):
+    got = random.reference(np.arange(spec.stride * TOKENS)).action
+    np.testing.assert_array_equal(got, np.repeat(random.actions[0], spec.stride, axis=0))
+
+
+def test_after_the_end_the_last_token_is_held(random, spec):
+    got = random.reference(spec.stride * (TOKENS - 1) + np.array([0, 1, 7, 1000]))
+    for name, want in (("observation", random.observations), ("position", random.positions), ("action", random.actions)):
+        np.testing.assert_allclose(getattr(got, name), np.repeat(want[0, -1:], 4, axis=0), atol=1e-6)
+
+
+def test_an_absorbed_plan_rests(spec):
+    """Where all tokens after arrival share one position, the reference stays there, whatever their velocities say."""
+    path = np.random.default_rng(0).normal(size=(1, TOKENS, spec.width))
+    path[0, 3:, spec.position_columns] = np.array([[2.0], [1.0]])
+    got = plan_of(spec, path, arrivals=[3]).reference(np.arange(15, 40))
+    np.testing.assert_allclose(got.position, np.tile([2.0, 1.0], (25, 1)), atol=1e-6)
+    np.testing.assert_allclose(got.velocity, 0, atol=1e-6)
+
+
+def test_without_velocities_the_reference_runs_straight(spec):
+    spec = replace(spec, velocity=())
+    path = np.random.default_rng(0).normal(size=(1, TOKENS, spec.width)).astype(np.float32)
+    got = plan_of(spec, path).reference(np.array([0, 1, 5, 8]))
+    a = path[0][:, spec.position_columns]
+    want = np.stack([a[0], 0.8 * a[0] + 0.2 * a[1], a[1], 0.4 * a[1] + 0.6 * a[2]])
+    np.testing.assert_allclose(got.position, want, atol=1e-6)
+    assert (got.velocity == 0).all()
+
+
+def test_remainder_of_nothing_is_identity(random):
+    np.testing.assert_array_equal(random.remainder(0), random.trajectories)
+
+
+def test_remainder_shifts_by_whole_tokens_and_holds_the_last(random, spec):
+    got = random.remainder(2 * spec.stride)
+    np.testing.assert_allclose(got[:, :-2], random.trajectories[:, 2:], atol=1e-6)
+    np.testing.assert_allclose(got[:, -2:], np.repeat(random.trajectories[:, -1:], 2, axis=1), atol=1e-6)
+    last = np.repeat(random.trajectories[:, -1:], TOKENS, axis=1)
+    np.testing.assert_allclose(random.remainder(1000), last, atol=1e-6)
+
+
+def test_remainder_between_tokens_is_blended(random, spec):
+    want = 0.6 * random.trajectories[:, :-1] + 0.4 * random.trajectories[:, 1:]
+    np.testing.assert_allclose(random.remainder(2)[:, :-1], want, atol=1e-6)
+
+
+def test_preferring_moves_the_refused_behind_and_keeps_the_order_else(random):
+    got = random.preferring(np.array([False, True, True]))
+    np.testing.assert_array_equal(got.trajectories, random.trajectories[[1, 2, 0]])
+    assert got.arrivals.tolist() == [6, 2, 4]
+    assert got.scores.tolist() == [-1, -2, 0]
+
+
+def test_then_follows_the_best_until_it_arrives(random, smooth, spec):
+    joined = smooth.then(random)
+    np.testing.assert_array_equal(joined.trajectories[:, TOKENS - 1 :], random.trajectories)
+    np.testing.assert_array_equal(joined.observations[1, : TOKENS - 1], smooth.observations[0, :-1])
+    assert (joined.trajectories[:, : TOKENS - 1, spec.arrived] == -1).all()
+    assert joined.arrivals.tolist() == [10, 12, 8]

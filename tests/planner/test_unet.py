@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from diffplan.planner.unet import TemporalUNet
+
+COLUMNS = 5
+
+
+@pytest.fixture
+def network() -> TemporalUNet:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return TemporalUNet(columns=COLUMNS, width=8, multipliers=(1, 2, 2), blocks=1, kernel_size=3)
+
+
+@pytest.mark.parametrize("multipliers", [(1,), (1, 2), (1, 2, 4, 4)])
+def test_every_horizon_keeps_its_shape(multipliers, generator):
+    network = TemporalUNet(columns=COLUMNS, width=8, multipliers=multipliers, blocks=1, kernel_size=3)
+    for horizon in range(1, 41):
+        sample = torch.randn(2, horizon, COLUMNS, generator=generator)
+        with torch.no_grad():
+            out = network(sample, torch.tensor([0, 3]))
+        assert out.shape == sample.shape
+        assert out.isfinite().all()
+
+
+def test_mask_and_timestep_matter(network, generator):
+    sample, t = torch.randn(1, 8, COLUMNS, generator=generator), torch.tensor([3])
+    pinned = torch.zeros(1, 8, COLUMNS, dtype=torch.bool)
+    assert torch.equal(network(sample, t), network(sample, t, pinned))
+    pinned[0, 0, 1] = True
+    assert not torch.allclose(network(sample, t), network(sample, t, pinned), atol=1e-4)
+    assert not torch.allclose(network(sample, t), network(sample, t + 5), atol=1e-4)
+
+
+def test_trajectories_of_a_batch_do_not_mix(network, generator):
+    sample, t = torch.randn(3, 7, COLUMNS, generator=generator), torch.tensor([0, 4, 9])
+    alone = torch.cat([network(sample[i : i + 1], t[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(network(sample, t), alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_scalar_timestep_is_everyones(network, generator):
+    sample = torch.randn(2, 7, COLUMNS, generator=generator)
+    assert torch.equal(network(sample, torch.tensor(4)), network(sample, torch.tensor([4, 4])))
+
+
+def test_gradients_reach_every_parameter(network, generator):
+    sample = torch.randn(4, 16, COLUMNS, generator=generator)
+    network(sample, torch.arange(4), sample > 0).square().sum().backward()
+    silent = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert silent == []
+
+
+def test_saved_and_loaded_is_the_same_network(network, tmp_path, generator):
+    network.save_pretrained(tmp_path)
+    loaded = TemporalUNet.from_pretrained(tmp_path)
+    kept = ("columns", "width", "blocks", "kernel_size")
+    assert [loaded.config[k] for k in kept] == [network.config[k] for k in kept]
+    assert list(loaded.config.multipliers) == list(network.config.multipliers)
+    sample = torch.randn(1, 7, COLUMNS, generator=generator)
+    assert torch.equal(loaded(sample, torch.tensor([3])), network(sample, torch.tensor([3])))
+
+
+def test_config_makes_the_same_architecture(network):
+    again = TemporalUNet.from_config(network.config)
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("wrong", [
+    {"columns": 0}, {"blocks": 0}, {"multipliers": ()}, {"width": 12}, {"width": 0}, {"width": -8}, {"kernel_size": 4},
+    {"kernel_size": 0}, {"kernel_size": -1},
+])
+def test_refusals(wrong):
+    with pytest.raises(ValueError):
+        TemporalUNet(**({"columns": COLUMNS, "width": 8} | wrong))

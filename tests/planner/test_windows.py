@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from diffplan.planner import windows as module
+from diffplan.planner.episodes import Episodes
+from diffplan.planner.spec import TrajectorySpec
+from diffplan.planner.windows import (
+    Windows,
+    arrival,
+    check_horizon,
+    consistency,
+    worst_before_arrival,
+)
+
+
+def slow_window(episodes: Episodes, spec: TrajectorySpec, state: int, length: int, horizon: int) -> np.ndarray:
+    """The docstring's picture, token by token."""
+    number = int(np.searchsorted(episodes.offsets, state, side="right")) - 1
+    observations, actions = episodes.episode(number)
+    begin, rows = state - int(episodes.offsets[number]), []
+    for token in range(horizon):
+        at = begin + spec.stride * min(token, length)
+        observation = observations[at].copy()
+        if token > length:
+            observation[[spec.observation_names.index(n) for n in spec.velocity]] = 0.0
+        action = actions[at : at + spec.stride].mean(0) if token < length else np.zeros(actions.shape[1])
+        rows.append(np.concatenate([action, observation, [1.0 if token >= length else -1.0]]))
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 5])
+def test_windows_are_what_the_slow_reference_cuts(episodes, spec, stride, generator):
+    spec = replace(spec, stride=stride)
+    windows = Windows(episodes, spec, horizon=8)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        state = int(windows.starts[rng.integers(len(windows))])
+        length = int(rng.integers(1, int(windows.room[state]) + 1))
+        got = windows.window(torch.tensor([state]), torch.tensor([length]))[0].numpy()
+        np.testing.assert_allclose(got, slow_window(episodes, spec, state, length, 8), atol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_windows_never_cross_an_episode(spec, stride, generator):
+    """Every state of an episode holds the episode's number, so a window must hold one number."""
+    lengths = (1, 4, 3, 11, 2, 6)
+    numbered = Episodes.from_arrays(
+        [np.full((n + 1, 4), i) for i, n in enumerate(lengths)], [np.full((n, 2), i) for i, n in enumerate(lengths)]
+    )
+    windows = Windows(numbered, replace(spec, stride=stride), horizon=5)
+    path, length = windows.sample(5000, generator)
+    numbers = path[..., 2]
+    assert (numbers == numbers[:, :1]).all()
+    before = torch.arange(5) < length[:, None]
+    torch.testing.assert_close(path[..., 0][before], numbers[before])
+    assert set(numbers[:, 0].int().tolist()) == {i for i, n in enumerate(lengths) if n >= stride}
+
+
+def test_lengths_are_log_uniform_and_starts_uniform(spec, generator):
+    steps, horizon, batch = 40, 8, 40_000
+    one = Episodes.from_arrays([np.zeros((steps + 1, 4))], [np.zeros((steps, 2))])
+    windows = Windows(one, replace(spec, stride=1), horizon=horizon)
+    _, length = windows.sample(batch, generator)
+    expected = np.zeros(horizon)
+    for start in range(steps):
+        room = min(steps - start, horizon - 1)
+        k = np.arange(1, room + 1)
+        expected[k] += np.log((k + 1) / k) / np.log(room + 1) / steps
+    got = np.bincount(length.numpy(), minlength=horizon) / batch
+    assert expected.sum() == pytest.approx(1)
+    np.testing.assert_allclose(got, expected, atol=4 * 0.5 / batch**0.5)
+
+
+def test_lengths_stay_within_the_episode_at_the_largest_random_number(episodes, spec, monkeypatch):
+    """torch.rand reaches 1 - 2^-53, where exp(u log(n + 1)) can round to n + 1."""
+    windows = Windows(episodes, replace(spec, stride=1), horizon=32)
+    pick = (torch.arange(len(windows), dtype=torch.float64) + 0.5) / len(windows)
+    monkeypatch.setattr(module.torch, "rand", lambda *_, **__: torch.stack([pick, torch.full_like(pick, 1 - 2**-53)]))
+    _, length = windows.sample(len(windows), torch.Generator())
+    assert (length <= windows.room[windows.starts]).all()
+
+
+def test_the_same_generator_draws_the_same_windows(episodes, spec):
+    windows = Windows(episodes, spec, horizon=8)
+    a, b = (windows.sample(16, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(a[0], b[0])
+    assert torch.equal(a[1], b[1])
+
+
+def motion(spec: TrajectorySpec, tokens: int = 9) -> torch.Tensor:
+    """Constant acceleration, (tokens, D)."""
+    t = spec.token_seconds * torch.arange(tokens, dtype=torch.float64)[:, None]
+    start, rate, force = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.5, 1.5]]), torch.tensor([[-0.7, 0.3]])
+    states = torch.cat([start + rate * t + force * t**2 / 2, rate + force * t], dim=1)
+    return spec.join(force.expand(tokens, 2), states, -torch.ones(tokens))
+
+
+def test_consistency_is_zero_for_constant_acceleration_and_sees_a_jump(spec):
+    path = motion(spec)
+    torch.testing.assert_close(consistency(spec, path), torch.zeros(8, dtype=torch.float64), atol=1e-12, rtol=0)
+    path[5:, spec.position_columns] += torch.tensor([3.0, 4.0])
+    expected = torch.zeros(8, dtype=torch.float64)
+    expected[4] = 5.0
+    torch.testing.assert_close(consistency(spec, path), expected, atol=1e-12, rtol=0)
+
+
+def test_consistency_without_velocities_is_zero(spec):
+    assert (consistency(replace(spec, velocity=()), torch.randn(2, 5, 7)) == 0).all()
+
+
+def test_arrival_is_the_first_positive_token_and_the_last_without_one(spec):
+    path = torch.zeros(4, 6, spec.width)
+    path[..., spec.arrived] = torch.tensor([
+        [-1, -1, 1, 1, 1, 1], [-1, 1, -1, 1, 1, 1], [-1, -1, -1, -1, -1, -1], [1, 1, 1, 1, 1, 1]
+    ])
+    before = path.clone()
+    assert arrival(spec, path).tolist() == [2, 1, 5, 0]
+    assert torch.equal(path, before)
+
+
+def test_only_errors_before_arrival_count(spec):
+    path = -torch.ones(3, 6, spec.width)
+    path[0, 2:, spec.arrived] = 1
+    path[2, 0:, spec.arrived] = 1
+    errors = torch.tensor([[1.0, 2, 3, 4, 5]]).repeat(3, 1)
+    assert worst_before_arrival(spec, path, errors).tolist() == [2, 5, 1]
+
+
+def test_refusals(episodes, spec):
+    with pytest.raises(ValueError, match="horizon 1 "):
+        Windows(episodes, spec, horizon=1)
+    with pytest.raises(ValueError, match="longest episode has 40"):
+        Windows(episodes, replace(spec, stride=41), horizon=4)
+    narrow = Episodes(episodes.observations[:, :3], episodes.actions, episodes.offsets)
+    with pytest.raises(ValueError, match="3 observation and 2 action"):
+        Windows(narrow, spec, horizon=4)
+
+
+@pytest.mark.parametrize(("stride", "most"), [(1, 41), (2, 21), (3, 14), (40, 2)])
+def test_check_horizon_allows_up_to_the_longest_episode(episodes, spec, stride, most):
+    spec = replace(spec, stride=stride)
+    check_horizon(episodes, spec, most)
+    with pytest.raises(ValueError, match=f"at most {most} "):
+        check_horizon(episodes, spec, most + 1)
