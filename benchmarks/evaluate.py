@@ -47,8 +47,15 @@ def summarize(name: str, task: Task, rewards: Sequence[Any]) -> Stats:
     scores: list[Interval | None] = [None, None]
     if isinstance(task, MazeTask):
         scores = [mean_interval(normalized_score(r, *task.score_range)) for r in (strict, latched_returns(rewards))]
-    return Stats(name, len(rewards), mean_interval(strict), scores[0], scores[1], len(hits) / len(rewards),
-                 float(np.mean(hits)) if hits else None)
+    return Stats(
+        name,
+        len(rewards),
+        mean_interval(strict),
+        scores[0],
+        scores[1],
+        len(hits) / len(rewards),
+        float(np.mean(hits)) if hits else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,16 @@ class Evaluation:
 
 
 def evaluate(
-    planner: TrajectoryPlanner, task: Task, *, episodes: int = 100, seed: int = 0, replan_every: int | None = None,
-    controller: str = "auto", guide: Guide | None = None, references: bool = True, **options: Any,
+    planner: TrajectoryPlanner,
+    task: Task,
+    *,
+    episodes: int = 100,
+    seed: int = 0,
+    replan_every: int | None = None,
+    controller: str = "auto",
+    guide: Guide | None = None,
+    references: bool = True,
+    **options: Any,
 ) -> Iterator[float | Evaluation]:
     """Run the protocol, yielding the share done and, last, the `Evaluation`.
 
@@ -83,23 +98,39 @@ def evaluate(
         raise ValueError(f"episodes={episodes} must be at least 1")
     seeds = episode_seeds(seed, episodes)
     with Simulators(task, episodes) as simulators:
-        executor = Executor(planner, simulators, controller=controller_for(task, controller), guide=guide,
-                            replan_every=replan_every or task.replan_every, **options)
+        executor = Executor(
+            planner,
+            simulators,
+            controller=controller_for(task, controller),
+            guide=guide,
+            replan_every=replan_every or task.replan_every,
+            **options,
+        )
         moments = []
         for moment in executor.moments(steps=task.episode_steps, seeds=seeds):
             moments.append(moment)
             yield moment.step / task.episode_steps
         rollouts = executor.rollouts(moments)
-    others = tuple(
-        summarize(name, task, run_policy(task, policy, seeds=seeds)) for name, policy in policies(task, seeds).items()
-    ) if references else ()
+    others = (
+        tuple(
+            summarize(name, task, run_policy(task, policy, seeds=seeds))
+            for name, policy in policies(task, seeds).items()
+        )
+        if references
+        else ()
+    )
     yield Evaluation(
-        summarize("diffplan", task, [r.rewards for r in rollouts]), others, tuple(rollouts),
-        _one_plan_seconds(planner, rollouts, guide, options), sum(len(r.plans) for r in rollouts),
+        summarize("diffplan", task, [r.rewards for r in rollouts]),
+        others,
+        tuple(rollouts),
+        _one_plan_seconds(planner, rollouts, guide, options),
+        sum(len(r.plans) for r in rollouts),
     )
 
 
-def record(evaluation: Evaluation, task: Task, *, seed: int, device: str, versions: dict[str, str], command: str) -> dict[str, Any]:
+def record(
+    evaluation: Evaluation, task: Task, *, seed: int, device: str, versions: dict[str, str], command: str
+) -> dict[str, Any]:
     """As one JSON object; infinite and missing values become null."""
     stats = evaluation.stats
 
@@ -108,20 +139,31 @@ def record(evaluation: Evaluation, task: Task, *, seed: int, device: str, versio
             "score_strict": _number(s.score_strict and s.score_strict.mean),
             "score_strict_ci95": _number(s.score_strict and s.score_strict.ci95),
             "score_latched": _number(s.score_latched and s.score_latched.mean),
-            "success_rate": s.success_rate, "steps_to_goal_mean": _number(s.steps_to_goal),
+            "success_rate": s.success_rate,
+            "steps_to_goal_mean": _number(s.steps_to_goal),
             "return_mean": _number(s.returns.mean),
         }
 
-    return {"task": task.name, "episodes": stats.episodes, "seed": seed} | row(stats) | {
-        "plan_seconds_median": round(evaluation.plan_seconds_median, 5), "plans": evaluation.plans, "device": device,
-        "references": {s.name: row(s) for s in evaluation.references}, "versions": versions, "command": command,
-    }
+    return (
+        {"task": task.name, "episodes": stats.episodes, "seed": seed}
+        | row(stats)
+        | {
+            "plan_seconds_median": round(evaluation.plan_seconds_median, 5),
+            "plans": evaluation.plans,
+            "device": device,
+            "references": {s.name: row(s) for s in evaluation.references},
+            "versions": versions,
+            "command": command,
+        }
+    )
 
 
-def _one_plan_seconds(planner: TrajectoryPlanner, rollouts: Sequence[Rollout], guide: Guide | None, options: dict[str, Any]) -> float:
+def _one_plan_seconds(
+    planner: TrajectoryPlanner, rollouts: Sequence[Rollout], guide: Guide | None, options: dict[str, Any]
+) -> float:
     """Median time of a single plan, one environment at a time, from starts of these rollouts."""
     times = []
-    for rollout in (rollouts * TIMED_PLANS)[: TIMED_PLANS]:
+    for rollout in (rollouts * TIMED_PLANS)[:TIMED_PLANS]:
         goal = rollout.goal.tolist() if len(rollout.goal) else None
         times.append(planner.plan(planner.problem(rollout.states[0].tolist(), goal), guide=guide, **options).seconds)
     return statistics.median(times)

@@ -75,7 +75,8 @@ def _maze(name: str, run: str | None, episodes: int) -> Iterator[str]:  # type: 
 def _execution(run: str | None, episodes: int) -> Iterator[str]:  # type: ignore[misc]
     settings: list[tuple[str, dict[str, Any]]] = [
         (f"{controller}, replan every {steps}", {"controller": controller, "replan_every": steps})
-        for controller in ("tracking", "actions") for steps in (5, 10, 20, 40, 300)
+        for controller in ("tracking", "actions")
+        for steps in (5, 10, 20, 40, 300)
     ]
     evaluations, rows = [], []
     for label, options in settings:
@@ -105,6 +106,12 @@ def training_record(folder: Path) -> dict[str, Any]:
         state = json.loads(file.metadata()["diffplan"])
     wanted = ("task", "dataset", "fingerprint", "config", "preset", "command", "versions")
     return {key: kept[key] for key in wanted} | {
-        "updates": state["step"], "minutes": round(state["seconds"] / 60, 2), "cpu_threads": torch.get_num_threads(),
-        "task_settings": {k: v for k, v in dataclasses.asdict(find_task(kept["task"])).items() if k in ("horizon", "sampling", "replan_every")},
+        "updates": state["step"],
+        "minutes": round(state["seconds"] / 60, 2),
+        "cpu_threads": torch.get_num_threads(),
+        "task_settings": {
+            k: v
+            for k, v in dataclasses.asdict(find_task(kept["task"])).items()
+            if k in ("horizon", "sampling", "replan_every")
+        },
     }

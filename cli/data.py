@@ -12,7 +12,9 @@ app = typer.Typer(help="Local Minari datasets: made here, or downloaded where th
 @app.command("collect")
 def collect(
     task: Annotated[str, typer.Argument(help="Which task's data to make.")],
-    steps: Annotated[int | None, typer.Option(min=1, max=10**9, help="Environment steps; the task's own number if left out.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=10**9, help="Environment steps; the task's own number if left out.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
@@ -30,8 +32,10 @@ def collect(
         for done, total in make(chosen, steps=steps, seed=seed):
             bar(done / total, f"{done:,} steps")
     info = describe(chosen.dataset)
-    print(f"{info.id}: {info.episodes:,} episodes, {info.steps:,} steps, {info.megabytes:.0f} MB, "
-          f"made in {time.monotonic() - began:.0f} s")
+    print(
+        f"{info.id}: {info.episodes:,} episodes, {info.steps:,} steps, {info.megabytes:.0f} MB, "
+        f"made in {time.monotonic() - began:.0f} s"
+    )
 
 
 @app.command("list")
@@ -57,4 +61,6 @@ def info(dataset: Annotated[str, typer.Argument(help="Minari id.")]) -> None:
 
     known = describe(dataset)
     print(f"{known.id}: {known.episodes:,} episodes, {known.steps:,} steps, {known.megabytes:.0f} MB")
-    print(json.dumps(known.provenance, indent=2) if known.provenance else "its metadata says nothing of how it was made")
+    print(
+        json.dumps(known.provenance, indent=2) if known.provenance else "its metadata says nothing of how it was made"
+    )

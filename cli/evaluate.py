@@ -9,7 +9,9 @@ import typer
 
 
 def evaluate(
-    run: Annotated[str | None, typer.Argument(help="Run folder; the newest, or else the planner that ships with diffplan.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(help="Run folder; the newest, or else the planner that ships with diffplan.")
+    ] = None,
     episodes: Annotated[int, typer.Option(min=1, max=10_000, help="Episodes, run side by side.")] = 100,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of starts, goals and noise.")] = 0,
     task: Annotated[str | None, typer.Option(help="Another task of the same data, such as multi2d-umaze.")] = None,
@@ -29,8 +31,8 @@ def evaluate(
     from diffplan.benchmarks.evaluate import evaluate as measure
     from diffplan.benchmarks.report import HEADER, table_rows
     from diffplan.envs.records import write_json
-    from diffplan.envs.render import check_output
     from diffplan.envs.runs import exact_command, load_planner, versions
+    from diffplan.envs.video import check_output
     from diffplan.planner.guide_specs import parse_guides
 
     from .screen import progress, table
@@ -39,14 +41,26 @@ def evaluate(
         check_output(json, allowed=(".json",))
     planner, chosen = load_planner(run, device=device, task=task)
     with progress(f"evaluating {chosen.name}", quiet=quiet) as bar:
-        for done in measure(planner, chosen, episodes=episodes, seed=seed, replan_every=replan_every, controller=controller,
-                            guide=parse_guides(guide or []), candidates=candidates, steps=steps, select=select,
-                            temperature=temperature):
+        for done in measure(
+            planner,
+            chosen,
+            episodes=episodes,
+            seed=seed,
+            replan_every=replan_every,
+            controller=controller,
+            guide=parse_guides(guide or []),
+            candidates=candidates,
+            steps=steps,
+            select=select,
+            temperature=temperature,
+        ):
             if isinstance(done, Evaluation):
                 result = done
             else:
                 bar(done)
-    numbers = record(result, chosen, seed=seed, device=str(planner.device), versions=versions(), command=exact_command())
+    numbers = record(
+        result, chosen, seed=seed, device=str(planner.device), versions=versions(), command=exact_command()
+    )
     table(f"{chosen.name}, {episodes} episodes, seed {seed}", HEADER, table_rows(numbers))
     print(f"one plan takes {1000 * result.plan_seconds_median:.0f} ms (median); {result.plans} plans were made")
     if json:

@@ -10,5 +10,8 @@ def guides() -> None:
 
     from .screen import table
 
-    table("Guides: name:parameter=value,...@weight", ["guide", "what it prefers", "parameters", "example"],
-          [[name, *explain(name), EXAMPLES[name]] for name in FAMILY])
+    table(
+        "Guides: name:parameter=value,...@weight",
+        ["guide", "what it prefers", "parameters", "example"],
+        [[name, *explain(name), EXAMPLES[name]] for name in FAMILY],
+    )

@@ -8,7 +8,11 @@ from . import bench, data, doctor, evaluate, guides, plan, render, rollout, task
 from .screen import Commands
 
 app = typer.Typer(
-    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Plan trajectories by denoising them. --debug after any command shows full error traces.",
 )
 app.command("tasks")(tasks.tasks)

@@ -9,23 +9,32 @@ import typer
 
 
 def plan(
-    run: Annotated[str | None, typer.Argument(help="Run folder; the newest, or else the planner that ships with diffplan.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(help="Run folder; the newest, or else the planner that ships with diffplan.")
+    ] = None,
     goal: Annotated[str, typer.Option(help="X,Y in metres, or cell:ROW,COL.")] = ...,  # type: ignore[assignment]
     start: Annotated[str | None, typer.Option(help="X,Y or cell:ROW,COL; the task's own start if left out.")] = None,
-    via: Annotated[list[str] | None, typer.Option(help="Pass through this point on the way; repeats, in order.")] = None,
+    via: Annotated[
+        list[str] | None, typer.Option(help="Pass through this point on the way; repeats, in order.")
+    ] = None,
     avoid: Annotated[list[str] | None, typer.Option(help="X,Y,R: keep out of this disc; repeats.")] = None,
     guide: Annotated[list[str] | None, typer.Option(help="A guide SPEC; repeats; see: diffplan guides")] = None,
     candidates: Annotated[int | None, typer.Option(min=1, max=1024, help="Plans to sample and choose from.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps.")] = None,
     sampler: Annotated[str | None, typer.Option(help="ddim, ddpm or dpm++.")] = None,
-    output: Annotated[list[Path] | None, typer.Option(help="Where to write: .png, .gif, .mp4 or .json; repeats; plan.png if left out.")] = None,
-    film: Annotated[Path | None, typer.Option(help="Also write the denoising, from noise to plan: .gif or .mp4.")] = None,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(help="Where to write: .png, .gif, .mp4 or .json; repeats; plan.png if left out."),
+    ] = None,
+    film: Annotated[
+        Path | None, typer.Option(help="Also write the denoising, from noise to plan: .gif or .mp4.")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="Another task of the same data, such as multi2d-umaze.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of start and noise.")] = 0,
 ) -> None:
     """Plan to a goal, and draw it."""
-    from diffplan.envs.render import check_output
+    from diffplan.envs.video import check_output
 
     files = list(output or ([] if film else [Path("plan.png")]))
     for file in files:
@@ -36,7 +45,9 @@ def plan(
     from diffplan.envs.runs import load_planner
 
     planner, chosen = load_planner(run, device=device, task=task)
-    request = Request.parse(chosen, goal=goal, start=start, via=via or [], avoid=avoid or [], guides=guide or [], seed=seed)
+    request = Request.parse(
+        chosen, goal=goal, start=start, via=via or [], avoid=avoid or [], guides=guide or [], seed=seed
+    )
     made = answer(planner, request, candidates=candidates, steps=steps, sampler=sampler)
     print(describe(request, made))
     for file in files:

@@ -13,8 +13,8 @@ def render(
     output: Annotated[Path, typer.Option(help="Where to draw it: .gif, .mp4 or .png.")] = ...,  # type: ignore[assignment]
 ) -> None:
     """A saved plan or rollout as a picture."""
-    from diffplan.envs.render import check_output
     from diffplan.envs.replay import draw_record
+    from diffplan.envs.video import check_output
 
     check_output(output, allowed=(".gif", ".mp4", ".png"))
     draw_record(file, output)

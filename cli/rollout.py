@@ -9,15 +9,21 @@ import typer
 
 
 def rollout(
-    run: Annotated[str | None, typer.Argument(help="Run folder; the newest, or else the planner that ships with diffplan.")] = None,
-    goal: Annotated[str | None, typer.Option(help="X,Y in metres, or cell:ROW,COL; the task's own if left out.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(help="Run folder; the newest, or else the planner that ships with diffplan.")
+    ] = None,
+    goal: Annotated[
+        str | None, typer.Option(help="X,Y in metres, or cell:ROW,COL; the task's own if left out.")
+    ] = None,
     start: Annotated[str | None, typer.Option(help="X,Y or cell:ROW,COL; the task's own if left out.")] = None,
     avoid: Annotated[list[str] | None, typer.Option(help="X,Y,R: keep out of this disc; repeats.")] = None,
     guide: Annotated[list[str] | None, typer.Option(help="A guide SPEC; repeats; see: diffplan guides")] = None,
     replan_every: Annotated[int | None, typer.Option(min=1, max=10**6, help="Environment steps between plans.")] = None,
     controller: Annotated[str, typer.Option(help="auto, tracking or actions (the planned ones).")] = "auto",
     candidates: Annotated[int | None, typer.Option(min=1, max=1024, help="Plans to sample and choose from.")] = None,
-    output: Annotated[list[Path] | None, typer.Option(help="Where to write: .gif, .mp4 or .json; repeats; rollout.gif if left out.")] = None,
+    output: Annotated[
+        list[Path] | None, typer.Option(help="Where to write: .gif, .mp4 or .json; repeats; rollout.gif if left out.")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="Another task of the same data, such as multi2d-umaze.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of start, goal and noise.")] = 0,
@@ -25,7 +31,7 @@ def rollout(
 ) -> None:
     """Execute plans in MuJoCo with replanning, and draw what happened."""
     from diffplan.envs.backend import use_backend
-    from diffplan.envs.render import check_output
+    from diffplan.envs.video import check_output
 
     files = list(output or [Path("rollout.gif")])
     for file in files:
@@ -37,8 +43,17 @@ def rollout(
     from .screen import progress
 
     planner, chosen = load_planner(run, device=device, task=task)
-    ride = Ride.parse(chosen, goal=goal, start=start, avoid=avoid or [], guides=guide or [], seed=seed,
-                      replan_every=replan_every, controller=controller, pictures=backend is not None)
+    ride = Ride.parse(
+        chosen,
+        goal=goal,
+        start=start,
+        avoid=avoid or [],
+        guides=guide or [],
+        seed=seed,
+        replan_every=replan_every,
+        controller=controller,
+        pictures=backend is not None,
+    )
     with progress(f"rolling out {chosen.name}", quiet=quiet) as bar:
         for done in execute(planner, ride, candidates=candidates):
             if isinstance(done, float):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
-class Prediction(str, Enum):
+class Prediction(StrEnum):
     """What the network says."""
 
     x0 = "x0"
@@ -20,11 +20,16 @@ class Prediction(str, Enum):
 def train(
     task: Annotated[str, typer.Argument(help="What to plan; see: diffplan tasks")],
     steps: Annotated[int | None, typer.Option(min=1, max=10**9, help="Updates to train for.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0.001, max=10**6, help="Minutes to train for; with --steps, whichever ends first.")] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=10**6, help="Minutes to train for; with --steps, whichever ends first."),
+    ] = None,
     preset: Annotated[str, typer.Option(help="Named settings: default, quick, paper.")] = "default",
     dataset: Annotated[str | None, typer.Option(help="A Minari id instead of the task's own data.")] = None,
     output: Annotated[Path | None, typer.Option(help="Run folder; runs/TASK-TIME if left out.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output, or the task's newest.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --output, or the task's newest.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of everything random.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Windows per update and process.")] = 64,
@@ -56,17 +61,33 @@ def train(
     else:
         settings = settings if horizon is None else dataclasses.replace(settings, horizon=horizon)
         config = TrainConfig(
-            steps=steps, minutes=minutes if steps or minutes else settings.fit(chosen).minutes, batch_size=batch_size,
-            learning_rate=learning_rate, prediction=prediction.value, seed=seed,
+            steps=steps,
+            minutes=minutes if steps or minutes else settings.fit(chosen).minutes,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            prediction=prediction.value,
+            seed=seed,
         )
         folder = output or RUNS / f"{chosen.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        stages = train_run(chosen, folder, config, preset=settings, dataset=dataset, device=device,
-                           checkpoint_seconds=checkpoint_seconds, command=exact_command())
+        stages = train_run(
+            chosen,
+            folder,
+            config,
+            preset=settings,
+            dataset=dataset,
+            device=device,
+            checkpoint_seconds=checkpoint_seconds,
+            command=exact_command(),
+        )
     quiet = quiet or os.environ.get("LOCAL_RANK", "0") != "0"
     with progress(f"training {chosen.name}", quiet=quiet) as bar:
         for stage in stages:
             update = stage.update
             if stage.message and not quiet:
                 print(stage.message, flush=True)
-            rate = "" if update is None or update.step % 20 else f"{update.step:,} updates, {update.step / update.seconds:.0f}/s"
+            rate = (
+                ""
+                if update is None or update.step % 20
+                else f"{update.step:,} updates, {update.step / update.seconds:.0f}/s"
+            )
             bar(stage.fraction, rate) if rate or update is None else bar(stage.fraction)

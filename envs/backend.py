@@ -74,8 +74,13 @@ def try_backend(backend: str) -> str | None:
     environment = {k: v for k, v in os.environ.items() if k != "PYOPENGL_PLATFORM"} | _variables(backend)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _PICTURE], env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, errors="replace", timeout=TIMEOUT_SECONDS,
+            [sys.executable, "-c", _PICTURE],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT_SECONDS,
         )
     except subprocess.TimeoutExpired:
         return f"no picture after {TIMEOUT_SECONDS:g} s"

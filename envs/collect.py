@@ -95,20 +95,29 @@ def store_maze(recordings: list[Recording], dataset_id: str, *, environment_id: 
         steps = len(item.actions)
         last = np.arange(steps) == steps - 1
         goals = np.repeat(item.goal[None], steps + 1, axis=0)
-        buffers.append(EpisodeBuffer(
-            id=index,
-            observations={"observation": item.observations, "achieved_goal": item.observations[:, :2],
-                          "desired_goal": goals},
-            actions=item.actions.astype(np.float32),
-            rewards=list(last.astype(float)),
-            terminations=[False] * steps,
-            truncations=list(last),
-        ))
+        buffers.append(
+            EpisodeBuffer(
+                id=index,
+                observations={
+                    "observation": item.observations,
+                    "achieved_goal": item.observations[:, :2],
+                    "desired_goal": goals,
+                },
+                actions=item.actions.astype(np.float32),
+                rewards=list(last.astype(float)),
+                terminations=[False] * steps,
+                truncations=list(last),
+            )
+        )
     with quiet_imports():
         env = gymnasium.make(environment_id, continuing_task=True, max_episode_steps=1_000_000)
         dataset = minari.create_dataset_from_buffers(
-            dataset_id, buffers, env=env, algorithm_name="waypoint controller",
-            author="diffplan", code_permalink="https://pypi.org/project/diffplan",
+            dataset_id,
+            buffers,
+            env=env,
+            algorithm_name="waypoint controller",
+            author="diffplan",
+            code_permalink="https://pypi.org/project/diffplan",
             description="Noisy waypoint controller on shortest routes, one episode per goal reached (D4RL's protocol).",
             requirements=["gymnasium-robotics>=1.4,<1.5", "mujoco>=3.3,<3.11"],
         )
@@ -119,8 +128,16 @@ def store_maze(recordings: list[Recording], dataset_id: str, *, environment_id: 
 def provenance(seed: int) -> dict[str, object]:
     """How maze data is made: everything needed to make it again."""
     return {
-        "controller": {"p_gain": P_GAIN, "d_gain": D_GAIN, "action_noise_std": NOISE, "waypoint_jitter_metres": JITTER,
-                       "goal_radius_metres": REACHED, "routes": "shortest"},
+        "controller": {
+            "p_gain": P_GAIN,
+            "d_gain": D_GAIN,
+            "action_noise_std": NOISE,
+            "waypoint_jitter_metres": JITTER,
+            "goal_radius_metres": REACHED,
+            "routes": "shortest",
+        },
         "seed": seed,
-        "versions": {n: importlib.metadata.version(n) for n in ("mujoco", "gymnasium", "gymnasium-robotics", "minari", "numpy")},
+        "versions": {
+            n: importlib.metadata.version(n) for n in ("mujoco", "gymnasium", "gymnasium-robotics", "minari", "numpy")
+        },
     }

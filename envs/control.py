@@ -26,6 +26,8 @@ def controller_for(task: Task, name: str = "auto") -> Controller:
         raise ValueError(f"task {task.name} has no gains for a tracking controller; use --controller actions")
     names = task.spec.observation_names
     return TrackingController(
-        tuple(names.index(n) for n in task.spec.position), tuple(names.index(n) for n in task.spec.velocity),
-        *task.gains, feedforward=task.feedforward,
+        tuple(names.index(n) for n in task.spec.position),
+        tuple(names.index(n) for n in task.spec.velocity),
+        *task.gains,
+        feedforward=task.feedforward,
     )

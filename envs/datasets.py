@@ -56,7 +56,9 @@ def describe(dataset_id: str) -> DatasetInfo:
     path = datasets_folder() / dataset_id / "data"
     if not is_local(dataset_id):
         known = ", ".join(i.id for i in list_local()) or "none"
-        raise ValueError(f"no local dataset {dataset_id!r}; local ones: {known}; make one with: diffplan data collect TASK")
+        raise ValueError(
+            f"no local dataset {dataset_id!r}; local ones: {known}; make one with: diffplan data collect TASK"
+        )
     try:
         meta = json.loads((path / "metadata.json").read_text())
         made = json.loads(meta.get("diffplan_provenance", "{}"))
@@ -100,8 +102,10 @@ def load_episodes(dataset_id: str, task: Task) -> Episodes:
             dataset = minari.load_dataset(dataset_id)
             pairs = [(_states(e.observations), np.asarray(e.actions)) for e in dataset.iterate_episodes()]
     except Exception as error:
-        raise ValueError(f"dataset {dataset_id!r} in {datasets_folder()} cannot be read ({error}); delete its folder and "
-                         "collect or download it again") from error
+        raise ValueError(
+            f"dataset {dataset_id!r} in {datasets_folder()} cannot be read ({error}); delete its folder and "
+            "collect or download it again"
+        ) from error
     try:
         episodes = Episodes.from_arrays([o for o, _ in pairs], [a for _, a in pairs])
         check_widths(episodes, task.spec)
@@ -110,7 +114,9 @@ def load_episodes(dataset_id: str, task: Task) -> Episodes:
     return episodes
 
 
-def obtain(task: Task, dataset_id: str | None = None, *, steps: int | None = None, seed: int = 0) -> Iterator[tuple[int, int]]:
+def obtain(
+    task: Task, dataset_id: str | None = None, *, steps: int | None = None, seed: int = 0
+) -> Iterator[tuple[int, int]]:
     """Make sure that a dataset is local: the task's own is collected, any other downloaded.
 
     Yields steps done and steps wanted while it collects; nothing where the data is there.
@@ -132,8 +138,10 @@ def collect(task: Task, *, steps: int | None = None, seed: int = 0) -> Iterator[
     """
     total = steps or task.collect_steps
     if is_local(task.dataset):
-        raise ValueError(f"dataset {task.dataset!r} is there already, in {datasets_folder() / task.dataset}; "
-                         "delete that folder to collect it anew")
+        raise ValueError(
+            f"dataset {task.dataset!r} is there already, in {datasets_folder() / task.dataset}; "
+            "delete that folder to collect it anew"
+        )
     _clear_leftovers(task.dataset)
     for done in task.collect(steps=total, seed=seed):
         yield min(done, total), total

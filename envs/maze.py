@@ -142,13 +142,31 @@ class MazeMap:
 
 
 UMAZE = MazeMap(("#####", "#OOO#", "###O#", "#OOO#", "#####"))
-MEDIUM = MazeMap((
-    "########", "#OO##OO#", "#OO#OOO#", "##OOO###", "#OO#OOO#", "#O#OO#O#", "#OOO#OO#", "########",
-))
-LARGE = MazeMap((
-    "############", "#OOOO#OOOOO#", "#O##O#O#O#O#", "#OOOOOO#OOO#", "#O####O###O#", "#OO#O#OOOOO#",
-    "##O#O#O#O###", "#OO#OOO#OOO#", "############",
-))
+MEDIUM = MazeMap(
+    (
+        "########",
+        "#OO##OO#",
+        "#OO#OOO#",
+        "##OOO###",
+        "#OO#OOO#",
+        "#O#OO#O#",
+        "#OOO#OO#",
+        "########",
+    )
+)
+LARGE = MazeMap(
+    (
+        "############",
+        "#OOOO#OOOOO#",
+        "#O##O#O#O#O#",
+        "#OOOOOO#OOO#",
+        "#O####O###O#",
+        "#OO#O#OOOOO#",
+        "##O#O#O#O###",
+        "#OO#OOO#OOO#",
+        "############",
+    )
+)
 MAZES = {"umaze": UMAZE, "medium": MEDIUM, "large": LARGE}
 
 

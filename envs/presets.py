@@ -47,8 +47,19 @@ PRESETS = {
         Preset(),
         Preset("quick", minutes=2.0),
         Preset(
-            "paper", stride=1, horizon=128, multipliers=(1, 4, 8), noise_levels=64,
-            sampling={"sampler": "ddpm", "steps": 64, "warm_steps": 64, "temperature": 1.0, "candidates": 1, "select": "first"},
+            "paper",
+            stride=1,
+            horizon=128,
+            multipliers=(1, 4, 8),
+            noise_levels=64,
+            sampling={
+                "sampler": "ddpm",
+                "steps": 64,
+                "warm_steps": 64,
+                "temperature": 1.0,
+                "candidates": 1,
+                "select": "first",
+            },
         ),
     )
 }

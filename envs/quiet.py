@@ -14,7 +14,11 @@ def quiet_imports() -> Iterator[None]:
     """Warnings and banners printed inside are dropped; errors are not."""
     logger = logging.getLogger()
     level = logger.level
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         try:
             logger.setLevel(logging.ERROR)

@@ -24,18 +24,36 @@ MOST_BYTES = 256 * 2**20
 
 
 def plan_record(
-    task: Task, plan: Plan, *, start: Sequence[float], goal: Sequence[float], seed: int, versions: dict[str, str], command: str
+    task: Task,
+    plan: Plan,
+    *,
+    start: Sequence[float],
+    goal: Sequence[float],
+    seed: int,
+    versions: dict[str, str],
+    command: str,
 ) -> dict[str, Any]:
     """One plan; `observations` and `actions` are the best candidate's, until the horizon ends."""
     spec = plan.spec
     return {
-        "task": task.name, "dt_seconds": spec.dt_seconds, "stride": spec.stride,
-        "observation_names": list(spec.observation_names), "action_names": list(spec.action_names),
-        "start": _round(start), "goal": _round(goal), "arrival_steps": plan.steps,
-        "observations": _round(plan.observations[0]), "actions": _round(plan.actions[0]),
-        "candidates": _round(plan.observations), "candidate_arrivals": [int(a) for a in plan.arrivals],
-        "scores": _round(plan.scores), "guides": list(plan.guides), "seconds": round(plan.seconds, 4), "seed": seed,
-        "versions": versions, "command": command,
+        "task": task.name,
+        "dt_seconds": spec.dt_seconds,
+        "stride": spec.stride,
+        "observation_names": list(spec.observation_names),
+        "action_names": list(spec.action_names),
+        "start": _round(start),
+        "goal": _round(goal),
+        "arrival_steps": plan.steps,
+        "observations": _round(plan.observations[0]),
+        "actions": _round(plan.actions[0]),
+        "candidates": _round(plan.observations),
+        "candidate_arrivals": [int(a) for a in plan.arrivals],
+        "scores": _round(plan.scores),
+        "guides": list(plan.guides),
+        "seconds": round(plan.seconds, 4),
+        "seed": seed,
+        "versions": versions,
+        "command": command,
     }
 
 
@@ -43,12 +61,22 @@ def rollout_record(
     task: Task, rollout: Rollout, *, seed: int, versions: dict[str, str], command: str
 ) -> dict[str, Any]:
     """One executed episode, with its first plan in full and when it planned again."""
-    first = plan_record(task, rollout.plans[0], start=rollout.states[0].tolist(), goal=rollout.goal.tolist(), seed=seed,
-                        versions=versions, command=command)
+    first = plan_record(
+        task,
+        rollout.plans[0],
+        start=rollout.states[0].tolist(),
+        goal=rollout.goal.tolist(),
+        seed=seed,
+        versions=versions,
+        command=command,
+    )
     paths = [_round(p.reference(np.arange(p.steps + 1)).position) for p in rollout.plans]
     return first | {
-        "states": _round(rollout.states), "applied_actions": _round(rollout.actions), "rewards": _round(rollout.rewards),
-        "plan_steps": list(rollout.plan_steps), "plan_paths": paths,
+        "states": _round(rollout.states),
+        "applied_actions": _round(rollout.actions),
+        "rewards": _round(rollout.rewards),
+        "plan_steps": list(rollout.plan_steps),
+        "plan_paths": paths,
     }
 
 
@@ -70,7 +98,9 @@ def read_json(path: str | Path) -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(f"file {str(path)!r} does not exist; write one with: diffplan plan --output plan.json")
     if file.stat().st_size > MOST_BYTES:
-        raise ValueError(f"file {str(path)!r} has {file.stat().st_size / 2**20:.0f} MiB; at most {MOST_BYTES / 2**20:.0f} are read")
+        raise ValueError(
+            f"file {str(path)!r} has {file.stat().st_size / 2**20:.0f} MiB; at most {MOST_BYTES / 2**20:.0f} are read"
+        )
     try:
         record = json.loads(file.read_text())
         plan_of(record)
@@ -84,14 +114,18 @@ def plan_of(record: dict[str, Any]) -> Plan:
     """The plan of a record, as it was made (what no record keeps is zero)."""
     task = find_task(record["task"])
     spec = TrajectorySpec(
-        tuple(record["action_names"]), tuple(record["observation_names"]), task.spec.position, task.spec.velocity,
-        float(record["dt_seconds"]), int(record["stride"]),
+        tuple(record["action_names"]),
+        tuple(record["observation_names"]),
+        task.spec.position,
+        task.spec.velocity,
+        float(record["dt_seconds"]),
+        int(record["stride"]),
     )
     observations = _matrix(record["candidates"], 3, "candidates")
     actions = _matrix(record["actions"], 2, "actions")
     arrivals = np.array(record["candidate_arrivals"], dtype=np.int64)
     count, horizon, _ = observations.shape
-    if len(actions) != horizon or len(arrivals) != count or not ((0 <= arrivals) & (arrivals < horizon)).all():
+    if len(actions) != horizon or len(arrivals) != count or not ((arrivals >= 0) & (arrivals < horizon)).all():
         raise ValueError("candidates, candidate_arrivals and actions do not fit together")
     reached = np.where(np.arange(horizon) >= arrivals[:, None], 1.0, -1.0)
     spread = np.broadcast_to(actions, (count, *actions.shape))
@@ -99,8 +133,16 @@ def plan_of(record: dict[str, Any]) -> Plan:
     if trajectories.shape[-1] != spec.width or horizon < 2:
         raise ValueError(f"rows of {trajectories.shape[-1]} columns do not fit the names, which make {spec.width}")
     scores = _matrix(record["scores"], 1, "scores")
-    return Plan(spec, trajectories, arrivals, scores, np.zeros(count), np.zeros(count), float(record["seconds"]),
-                tuple(record["guides"]))
+    return Plan(
+        spec,
+        trajectories,
+        arrivals,
+        scores,
+        np.zeros(count),
+        np.zeros(count),
+        float(record["seconds"]),
+        tuple(record["guides"]),
+    )
 
 
 def _matrix(values: Any, dimensions: int, name: str) -> NDArray[np.float64]:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from .records import plan_of, read_json
-from .render import plan_frames, plan_picture, rollout_frames, save_picture, save_video
+from .render import plan_frames, plan_picture, rollout_frames
 from .rollouts import DRAW_EVERY, plan_lookup
 from .tasks import find_task
+from .video import save_picture, save_video
 
 
 def draw_record(file: Path, output: Path) -> None:

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from diffplan.planner.guide_specs import parse_guides
-from diffplan.planner.guides import Guide, avoid as avoid_disc
+from diffplan.planner.guides import Guide
+from diffplan.planner.guides import avoid as avoid_disc
 from diffplan.planner.pipeline import TrajectoryPlanner
 from diffplan.planner.plan import Plan
 
@@ -48,8 +49,17 @@ class Request:
     seed: int = 0
 
     @classmethod
-    def parse(cls, task: Task, *, goal: str, start: str | None = None, via: Sequence[str] = (), avoid: Sequence[str] = (),
-              guides: Sequence[str] = (), seed: int = 0) -> Request:
+    def parse(
+        cls,
+        task: Task,
+        *,
+        goal: str,
+        start: str | None = None,
+        via: Sequence[str] = (),
+        avoid: Sequence[str] = (),
+        guides: Sequence[str] = (),
+        seed: int = 0,
+    ) -> Request:
         """From the command line's words.
 
         Raises:
@@ -85,7 +95,9 @@ def parse_disc(text: str, *, keep: Sequence[Sequence[float]] = ()) -> tuple[floa
         raise ValueError(f"avoid {text!r} needs finite numbers and a positive radius, such as 1,0,0.4")
     for point in keep:
         if np.hypot(point[0] - x, point[1] - y) <= radius:
-            raise ValueError(f"avoid {text!r} covers the start or goal {point[0]:g},{point[1]:g}; move it or make it smaller")
+            raise ValueError(
+                f"avoid {text!r} covers the start or goal {point[0]:g},{point[1]:g}; move it or make it smaller"
+            )
     return x, y, radius
 
 
@@ -100,8 +112,12 @@ def avoiding(discs: Sequence[tuple[float, float, float]], guide: Guide | None) -
 def answer(planner: TrajectoryPlanner, request: Request, **options: Any) -> Plan:
     """The plan; candidates that the task's own map refuses come last."""
     return planner.route(
-        request.start, [*request.vias, request.goal], generator=torch.Generator().manual_seed(request.seed),
-        guide=request.guide, feasible=feasible_for(request.task, request.discs), **options,
+        request.start,
+        [*request.vias, request.goal],
+        generator=torch.Generator().manual_seed(request.seed),
+        guide=request.guide,
+        feasible=feasible_for(request.task, request.discs),
+        **options,
     )
 
 
@@ -133,12 +149,28 @@ def describe(request: Request, plan: Plan) -> str:
 
 def draw(request: Request, plan: Plan, path: Path) -> None:
     """Write the answer as .json, or as a picture or video."""
-    from .render import plan_frames, plan_picture, save_picture, save_video
+    from .render import plan_frames, plan_picture
+    from .video import save_picture, save_video
 
-    looks: dict[str, Any] = {"start": request.start_position, "goal": request.goal, "discs": request.discs, "vias": request.vias}
+    looks: dict[str, Any] = {
+        "start": request.start_position,
+        "goal": request.goal,
+        "discs": request.discs,
+        "vias": request.vias,
+    }
     if path.suffix == ".json":
-        write_json(path, plan_record(request.task, plan, start=request.start, goal=request.goal, seed=request.seed,
-                                     versions=versions(), command=exact_command()))
+        write_json(
+            path,
+            plan_record(
+                request.task,
+                plan,
+                start=request.start,
+                goal=request.goal,
+                seed=request.seed,
+                versions=versions(),
+                command=exact_command(),
+            ),
+        )
     elif path.suffix == ".png":
         save_picture(path, plan_picture(request.task, plan, **looks))
     else:
@@ -147,11 +179,16 @@ def draw(request: Request, plan: Plan, path: Path) -> None:
 
 def film_of(planner: TrajectoryPlanner, request: Request, path: Path, **options: Any) -> None:
     """Write the denoising of the last leg, from noise to plan."""
-    from .render import film_frames, save_video
+    from .render import film_frames
+    from .video import save_video
 
-    start = request.start if not request.vias else (*request.vias[-1], *request.start[len(request.goal):])
-    steps = planner.film(planner.problem(start, request.goal), generator=torch.Generator().manual_seed(request.seed),
-                         guide=request.guide, **options)
+    start = request.start if not request.vias else (*request.vias[-1], *request.start[len(request.goal) :])
+    steps = planner.film(
+        planner.problem(start, request.goal),
+        generator=torch.Generator().manual_seed(request.seed),
+        guide=request.guide,
+        **options,
+    )
     frames = film_frames(request.task, [s.numpy() for s in steps], start=start[: len(request.goal)], goal=request.goal)
     save_video(path, frames, fps=6)
 

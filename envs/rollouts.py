@@ -44,15 +44,35 @@ class Ride:
     pictures: bool = False
 
     @classmethod
-    def parse(cls, task: Task, *, goal: str | None, start: str | None, avoid: Sequence[str], guides: Sequence[str], seed: int,
-              replan_every: int | None, controller: str, pictures: bool) -> Ride:
+    def parse(
+        cls,
+        task: Task,
+        *,
+        goal: str | None,
+        start: str | None,
+        avoid: Sequence[str],
+        guides: Sequence[str],
+        seed: int,
+        replan_every: int | None,
+        controller: str,
+        pictures: bool,
+    ) -> Ride:
         """From the command line's words; errors as for `requests.Request.parse`."""
         target = None if goal is None else task.parse_point(goal, "goal")
         place = None if start is None else task.parse_point(start, "start")
         discs = tuple(parse_disc(a, keep=[p for p in (target, place) if p]) for a in avoid)
         controller_for(task, controller)
-        return cls(task, target, place, discs, avoiding(discs, parse_guides(guides)), seed,
-                   replan_every or task.replan_every, controller, pictures)
+        return cls(
+            task,
+            target,
+            place,
+            discs,
+            avoiding(discs, parse_guides(guides)),
+            seed,
+            replan_every or task.replan_every,
+            controller,
+            pictures,
+        )
 
 
 @dataclass(frozen=True)
@@ -71,8 +91,13 @@ def execute(planner: TrajectoryPlanner, ride: Ride, **options: Any) -> Iterator[
     mode = "rgb_array" if ride.pictures else None
     with Simulators(task, 1, start=ride.start, goal=ride.goal, render_mode=mode) as simulators:
         executor = Executor(
-            planner, simulators, controller=controller_for(task, ride.controller), replan_every=ride.replan_every,
-            guide=ride.guide, feasible=feasible_for(task, ride.discs), **options,
+            planner,
+            simulators,
+            controller=controller_for(task, ride.controller),
+            replan_every=ride.replan_every,
+            guide=ride.guide,
+            feasible=feasible_for(task, ride.discs),
+            **options,
         )
         for moment in executor.moments(steps=task.episode_steps, seeds=[ride.seed]):
             moments.append(moment)
@@ -91,26 +116,40 @@ def describe(ride: Ride, result: Result) -> str:
     """What happened, in a few lines."""
     task, rollout = ride.task, result.rollout
     seconds = task.spec.dt_seconds
-    end = "the goal was not reached" if result.reached_at is None else (
-        f"reached the goal after {result.reached_at} steps ({result.reached_at * seconds:.2f} s)")
+    end = (
+        "the goal was not reached"
+        if result.reached_at is None
+        else (f"reached the goal after {result.reached_at} steps ({result.reached_at * seconds:.2f} s)")
+    )
     goal = f" to ({', '.join(f'{v:.2f}' for v in rollout.goal)})" if len(rollout.goal) else ""
     count = len(result.plan_seconds)
-    return (f"{task.name}{goal}: {end} in {len(rollout.rewards)} executed steps\n"
-            f"planned {count} time{'s' * (count != 1)}, {1000 * float(np.median(result.plan_seconds)):.0f} ms each (median)")
+    return (
+        f"{task.name}{goal}: {end} in {len(rollout.rewards)} executed steps\n"
+        f"planned {count} time{'s' * (count != 1)}, {1000 * float(np.median(result.plan_seconds)):.0f} ms each (median)"
+    )
 
 
 def save(ride: Ride, result: Result, path: Path) -> None:
     """Write the episode as .json, .gif or .mp4."""
     if path.suffix == ".json":
-        write_json(path, rollout_record(ride.task, result.rollout, seed=ride.seed, versions=versions(), command=exact_command()))
+        write_json(
+            path,
+            rollout_record(ride.task, result.rollout, seed=ride.seed, versions=versions(), command=exact_command()),
+        )
         return
-    from .render import rollout_frames, save_video
+    from .render import rollout_frames
+    from .video import save_video
 
     rollout = result.rollout
     paths = [p.reference(np.arange(p.steps + 1)).position for p in rollout.plans]
     frames = rollout_frames(
-        ride.task, rollout.states, plan_lookup(rollout.plan_steps, paths), goal=rollout.goal,
-        frames=list(result.pictures) or None, every=DRAW_EVERY, discs=ride.discs,
+        ride.task,
+        rollout.states,
+        plan_lookup(rollout.plan_steps, paths),
+        goal=rollout.goal,
+        frames=list(result.pictures) or None,
+        every=DRAW_EVERY,
+        discs=ride.discs,
     )
     save_video(path, frames, fps=round(1 / (DRAW_EVERY * ride.task.spec.dt_seconds)))
 

@@ -1,10 +1,10 @@
 """Run folders: training into them, continuing them, and finding the planner to use.
 
-    runs/maze2d-umaze-20260131-101500/
-        run.json                      what was asked for: task, data, settings, seed, versions, the exact command
-        planner/                      the averaged weights, as `TrajectoryPlanner.from_pretrained` reads them
-        training_state.safetensors    everything that --resume needs
-        logs/                         TensorBoard
+runs/maze2d-umaze-20260131-101500/
+    run.json                      what was asked for: task, data, settings, seed, versions, the exact command
+    planner/                      the averaged weights, as `TrajectoryPlanner.from_pretrained` reads them
+    training_state.safetensors    everything that --resume needs
+    logs/                         TensorBoard
 """
 
 from __future__ import annotations
@@ -65,7 +65,17 @@ class Progress:
 
 def versions() -> dict[str, str]:
     """Versions that results depend on."""
-    names = ("diffplan", "torch", "diffusers", "accelerate", "gymnasium", "gymnasium-robotics", "mujoco", "minari", "numpy")
+    names = (
+        "diffplan",
+        "torch",
+        "diffusers",
+        "accelerate",
+        "gymnasium",
+        "gymnasium-robotics",
+        "mujoco",
+        "minari",
+        "numpy",
+    )
     return {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in names}
 
 
@@ -90,16 +100,22 @@ def find_run(run: str | Path | None = None, *, root: Path = RUNS) -> Path:
         return newest.parent / "planner" if newest else SHIPPED
     path = Path(run)
     if not path.exists():
-        raise ValueError(f"run folder {str(path)!r} does not exist; runs here: "
-                         f"{', '.join(sorted(str(p.parent) for p in root.glob('*/run.json'))) or 'none'}")
+        raise ValueError(
+            f"run folder {str(path)!r} does not exist; runs here: "
+            f"{', '.join(sorted(str(p.parent) for p in root.glob('*/run.json'))) or 'none'}"
+        )
     if not path.is_dir() or not any(path.iterdir()):
-        raise ValueError(f"run {str(path)!r} is {'empty' if path.is_dir() else 'no folder'}; train one with: diffplan train TASK")
+        raise ValueError(
+            f"run {str(path)!r} is {'empty' if path.is_dir() else 'no folder'}; train one with: diffplan train TASK"
+        )
     inner = path / "planner" if (path / "planner").is_dir() else path
     check_files(inner)
     return inner
 
 
-def load_planner(run: str | Path | None = None, *, device: str = "auto", task: str | None = None) -> tuple[TrajectoryPlanner, Task]:
+def load_planner(
+    run: str | Path | None = None, *, device: str = "auto", task: str | None = None
+) -> tuple[TrajectoryPlanner, Task]:
     """The planner of a run on a device, and its task, or another task of the same data and columns.
 
     Raises:
@@ -110,8 +126,10 @@ def load_planner(run: str | Path | None = None, *, device: str = "auto", task: s
     trained = find_task(planner.task)
     wanted = trained if task is None else find_task(task)
     if (wanted.dataset, wanted.spec.observation_names) != (trained.dataset, trained.spec.observation_names):
-        raise ValueError(f"run {str(folder)!r} was trained for {trained.name}, not for {wanted.name}; "
-                         f"train one with: diffplan train {wanted.name}")
+        raise ValueError(
+            f"run {str(folder)!r} was trained for {trained.name}, not for {wanted.name}; "
+            f"train one with: diffplan train {wanted.name}"
+        )
     return planner.to(pick_device(device)), wanted
 
 
@@ -124,7 +142,9 @@ def pick_device(device: str) -> torch.device:
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"unknown device {device!r}; known: auto, cpu, cuda")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' was asked for and PyTorch sees no GPU; use --device cpu, or install a CUDA build of torch")
+        raise ValueError(
+            "device 'cuda' was asked for and PyTorch sees no GPU; use --device cpu, or install a CUDA build of torch"
+        )
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
@@ -132,8 +152,15 @@ def pick_device(device: str) -> torch.device:
 
 
 def train_run(
-    task: Task, output: Path, config: TrainConfig, *, preset: Preset, dataset: str | None = None,
-    device: str = "auto", checkpoint_seconds: float = 30.0, command: str = "",
+    task: Task,
+    output: Path,
+    config: TrainConfig,
+    *,
+    preset: Preset,
+    dataset: str | None = None,
+    device: str = "auto",
+    checkpoint_seconds: float = 30.0,
+    command: str = "",
 ) -> Iterator[Progress]:
     """Train a planner into a new folder, yielding progress; missing data is collected first.
 
@@ -142,16 +169,23 @@ def train_run(
         Interrupted: a signal asked it to stop; the state is saved.
     """
     if (output / "run.json").exists():
-        raise ValueError(f"{str(output)!r} holds a run already; continue it with --resume --output {output}, or name another folder")
+        raise ValueError(
+            f"{str(output)!r} holds a run already; continue it with --resume --output {output}, or name another folder"
+        )
     accelerator = _accelerator(output, device)
     task = preset.fit(task)
     yield from _data(task, dataset, accelerator)
     episodes = load_episodes(dataset or task.dataset, task)
     check_horizon(episodes, task.spec, task.horizon)
     record = {
-        "task": task.name, "dataset": dataset or task.dataset, "fingerprint": episodes.fingerprint(),
-        "preset": dataclasses.asdict(preset), "config": dataclasses.asdict(config), "command": command,
-        "versions": versions(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "task": task.name,
+        "dataset": dataset or task.dataset,
+        "fingerprint": episodes.fingerprint(),
+        "preset": dataclasses.asdict(preset),
+        "config": dataclasses.asdict(config),
+        "command": command,
+        "versions": versions(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
@@ -160,7 +194,11 @@ def train_run(
 
 
 def resume_run(
-    output: Path, *, steps: int | None = None, minutes: float | None = None, device: str = "auto",
+    output: Path,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    device: str = "auto",
     checkpoint_seconds: float = 30.0,
 ) -> Iterator[Progress]:
     """Continue a run where its last checkpoint left it; on a CPU the end is bit for bit that of an unbroken run.
@@ -177,7 +215,9 @@ def resume_run(
     accelerator = _accelerator(output, device)
     episodes = load_episodes(record["dataset"], task)
     if episodes.fingerprint() != record["fingerprint"]:
-        raise ValueError(f"dataset {record['dataset']!r} has changed since {str(output)!r} began; restore it, or start a new run")
+        raise ValueError(
+            f"dataset {record['dataset']!r} has changed since {str(output)!r} began; restore it, or start a new run"
+        )
     yield from _run(output, task, episodes, config, preset, accelerator, checkpoint_seconds)
 
 
@@ -189,7 +229,9 @@ def read_record(output: Path) -> dict[str, Any]:
     """
     path = output / "run.json"
     if not path.is_file():
-        raise ValueError(f"{str(output)!r} holds no run to continue (no run.json); start one with: diffplan train TASK --output {output}")
+        raise ValueError(
+            f"{str(output)!r} holds no run to continue (no run.json); start one with: diffplan train TASK --output {output}"
+        )
     try:
         record = json.loads(path.read_text())
         return {key: record[key] for key in ("task", "dataset", "fingerprint", "preset", "config")} | record
@@ -213,7 +255,10 @@ def _accelerator(output: Path, device: str) -> Accelerator:
         AcceleratorState._reset_state(reset_partial_state=True)
         PartialState._reset_state()
     return Accelerator(
-        cpu=place.type == "cpu", mixed_precision="bf16" if bf16 else "no", log_with="tensorboard", project_dir=str(output)
+        cpu=place.type == "cpu",
+        mixed_precision="bf16" if bf16 else "no",
+        log_with="tensorboard",
+        project_dir=str(output),
     )
 
 
@@ -228,21 +273,35 @@ def _data(task: Task, dataset: str | None, accelerator: Accelerator) -> Iterator
 
 
 def _run(
-    output: Path, task: Task, episodes: Episodes, config: TrainConfig, preset: Preset, accelerator: Accelerator,
+    output: Path,
+    task: Task,
+    episodes: Episodes,
+    config: TrainConfig,
+    preset: Preset,
+    accelerator: Accelerator,
     checkpoint_seconds: float,
 ) -> Iterator[Progress]:
     windows = Windows(episodes, task.spec, horizon=task.horizon, device=accelerator.device)
-    torch.manual_seed(config.seed)  # diffusers' blocks initialise from the global generator
-    model = TemporalUNet(task.spec.width, width=preset.width, multipliers=preset.multipliers).to(accelerator.device)
+    with torch.random.fork_rng():  # diffusers' blocks initialise from the global generator
+        torch.manual_seed(config.seed)
+        model = TemporalUNet(columns=task.spec.width, width=preset.width, multipliers=preset.multipliers)
+    model = model.to(accelerator.device)
     normalizer, state = Normalizer.fit(episodes, task.spec, preset.normalizer), TrainState.begin(model, config)
     scheduler = make_scheduler("ddim", train_steps=preset.noise_levels)
     if (output / STATE).exists():
         state.load(output / STATE)
     sampling = Sampling(**{**task.sampling, **preset.sampling})
     planner = TrajectoryPlanner(
-        state.ema, normalizer, scheduler, spec=task.spec.to_config(), horizon=task.horizon, task=task.name,
-        prediction=config.prediction, clip=1.0 if preset.normalizer == "limits" else None,
-        consistency_bound=_consistency_bound(windows), sampling=dataclasses.asdict(sampling),
+        state.ema,
+        normalizer,
+        scheduler,
+        spec=task.spec.to_config(),
+        horizon=task.horizon,
+        task=task.name,
+        prediction=config.prediction,
+        clip=1.0 if preset.normalizer == "limits" else None,
+        consistency_bound=_consistency_bound(windows),
+        sampling=dataclasses.asdict(sampling),
     )
     logger = _Logger(accelerator, output, planner, task, config.batch_size)
     save = _Saver(output, state, planner, accelerator, checkpoint_seconds)
@@ -254,12 +313,16 @@ def _run(
             save.when_due()
             if stop.asked:
                 save.now()
-                raise Interrupted(f"stopped at update {update.step}; continue with: diffplan train {task.name} --resume "
-                                  f"--output {output}")
+                raise Interrupted(
+                    f"stopped at update {update.step}; continue with: diffplan train {task.name} --resume "
+                    f"--output {output}"
+                )
             yield Progress("train", update.fraction, update=update)
     save.now()
     accelerator.end_training()
-    yield Progress("done", 1.0, f"{state.step:,} updates in {state.seconds / 60:.1f} minutes of training; run folder {output}")
+    yield Progress(
+        "done", 1.0, f"{state.step:,} updates in {state.seconds / 60:.1f} minutes of training; run folder {output}"
+    )
 
 
 def _consistency_bound(windows: Windows) -> float:
@@ -271,7 +334,9 @@ def _consistency_bound(windows: Windows) -> float:
 class _Saver:
     """Writes checkpoints atomically, when due."""
 
-    def __init__(self, output: Path, state: TrainState, planner: TrajectoryPlanner, accelerator: Accelerator, every: float) -> None:
+    def __init__(
+        self, output: Path, state: TrainState, planner: TrajectoryPlanner, accelerator: Accelerator, every: float
+    ) -> None:
         self.output, self.state, self.planner, self.accelerator, self.every = output, state, planner, accelerator, every
         self.last = time.monotonic()
 
@@ -314,7 +379,9 @@ def _halve(path: Path) -> None:
 class _Logger:
     """TensorBoard through accelerate: numbers every `LOG_EVERY` updates, and a picture of plans now and then."""
 
-    def __init__(self, accelerator: Accelerator, output: Path, planner: TrajectoryPlanner, task: Task, batch: int) -> None:
+    def __init__(
+        self, accelerator: Accelerator, output: Path, planner: TrajectoryPlanner, task: Task, batch: int
+    ) -> None:
         accelerator.init_trackers("logs")
         self.accelerator, self.planner, self.task = accelerator, planner, task
         self.batch = batch * accelerator.num_processes
@@ -326,7 +393,8 @@ class _Logger:
         spent, done = update.seconds - self.seconds, update.step - self.step
         self.seconds, self.step = update.seconds, update.step
         values = {k: float(v) for k, v in update.info.items()} | {
-            "learning_rate": update.learning_rate, "samples_per_second": self.batch * done / max(spent, 1e-9),
+            "learning_rate": update.learning_rate,
+            "samples_per_second": self.batch * done / max(spent, 1e-9),
         }
         self.accelerator.log(values, step=update.step)
         if self.accelerator.is_main_process and update.fraction * PICTURES >= self.pictures + 1:

@@ -28,7 +28,12 @@ class Simulators:
     """
 
     def __init__(
-        self, task: Task, count: int, *, start: ArrayLike | None = None, goal: ArrayLike | None = None,
+        self,
+        task: Task,
+        count: int,
+        *,
+        start: ArrayLike | None = None,
+        goal: ArrayLike | None = None,
         render_mode: str | None = None,
     ) -> None:
         self.task, self.start, self.goal = task, start, goal
@@ -69,5 +74,7 @@ class Simulators:
     def __enter__(self) -> Simulators:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -69,8 +69,9 @@ class Task:
 
             return gymnasium.make(self.make, render_mode=render_mode).unwrapped
 
-    def reset(self, env: Any, rng: np.random.Generator, *, start: ArrayLike | None = None,
-              goal: ArrayLike | None = None) -> tuple[Array, Array]:
+    def reset(
+        self, env: Any, rng: np.random.Generator, *, start: ArrayLike | None = None, goal: ArrayLike | None = None
+    ) -> tuple[Array, Array]:
         """Begin an episode; the observation (O,) and the goal (P,), P = 0 for tasks without one.
 
         Raises:
@@ -84,7 +85,9 @@ class Task:
 
     def flatten(self, observation: Any) -> Array:
         """An environment's observation as one vector (O,)."""
-        return np.asarray(observation["observation"] if isinstance(observation, dict) else observation, dtype=float).ravel()
+        return np.asarray(
+            observation["observation"] if isinstance(observation, dict) else observation, dtype=float
+        ).ravel()
 
     def reward(self, observation: Array, goal: Array, reward: float) -> float:
         """Reward of a step, from the observation (O,) after it, the goal (P,) and the environment's own reward."""
@@ -103,8 +106,10 @@ class Task:
             ValueError: a wrong count of numbers, or one that is not finite.
         """
         if len(values) != len(self.spec.position):
-            raise ValueError(f"{what} {_numbers(values)} has {len(values)} numbers; task {self.name} needs "
-                             f"{len(self.spec.position)}: {','.join(self.spec.position)}")
+            raise ValueError(
+                f"{what} {_numbers(values)} has {len(values)} numbers; task {self.name} needs "
+                f"{len(self.spec.position)}: {','.join(self.spec.position)}"
+            )
         if not np.isfinite(values).all():
             raise ValueError(f"{what} {_numbers(values)} must be finite numbers")
 
@@ -121,8 +126,9 @@ class Task:
         try:
             values = tuple(float(part) for part in text.split(","))
         except ValueError:
-            raise ValueError(f"{what} {text!r} is not a list of numbers; write {','.join(self.spec.position).upper()}, "
-                             "such as 1,1") from None
+            raise ValueError(
+                f"{what} {text!r} is not a list of numbers; write {','.join(self.spec.position).upper()}, such as 1,1"
+            ) from None
         self.check_point(values, what)
         return values
 
@@ -150,8 +156,9 @@ class MazeTask(Task):
     score_range: tuple[float, float] = (0.0, 1.0)
     gymnasium_id: str = ""
 
-    def reset(self, env: Any, rng: np.random.Generator, *, start: ArrayLike | None = None,
-              goal: ArrayLike | None = None) -> tuple[Array, Array]:
+    def reset(
+        self, env: Any, rng: np.random.Generator, *, start: ArrayLike | None = None, goal: ArrayLike | None = None
+    ) -> tuple[Array, Array]:
         env.reset(seed=int(rng.integers(2**31)))
         random_start = self._random_point(rng)
         place = random_start if start is None else np.asarray(start, dtype=float)[:2]
@@ -170,9 +177,15 @@ class MazeTask(Task):
     def check_point(self, values: Sequence[float], what: str) -> None:
         super().check_point(values, what)
         if not self.maze.is_free(values):
-            where = "outside the maze" if self.maze.clearance(values) == 0 and not self._inside(values) else "inside or against a wall"
+            where = (
+                "outside the maze"
+                if self.maze.clearance(values) == 0 and not self._inside(values)
+                else "inside or against a wall"
+            )
             near = self.maze.nearest_free(values)
-            raise ValueError(f"{what} {_numbers(values)} lies {where}; the nearest free point is {_numbers(np.round(near, 3))}")
+            raise ValueError(
+                f"{what} {_numbers(values)} lies {where}; the nearest free point is {_numbers(np.round(near, 3))}"
+            )
 
     def parse_point(self, text: str, what: str) -> tuple[float, ...]:
         """A position from "X,Y" in metres or "cell:ROW,COL"."""
@@ -191,7 +204,10 @@ class MazeTask(Task):
 
     def feasible(self, plan: Plan) -> NDArray[np.bool_]:
         """Which candidates (K,) keep clear of the walls."""
-        paths = [plan.reference(np.arange(0, int(a) * plan.spec.stride + 1, 2), k).position for k, a in enumerate(plan.arrivals)]
+        paths = [
+            plan.reference(np.arange(0, int(a) * plan.spec.stride + 1, 2), k).position
+            for k, a in enumerate(plan.arrivals)
+        ]
         return np.array([not self.maze.touches_wall(path) for path in paths])
 
     def collect(self, *, steps: int, seed: int) -> Iterator[int]:
@@ -214,9 +230,41 @@ class MazeTask(Task):
 
 
 def _point_maze(maze: MazeMap, render_mode: str | None = None) -> Any:
+    """PointMaze, seen from above and in the colours of our pictures."""
     from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
 
-    return PointMazeEnv(maze_map=maze.gymnasium_map, render_mode=render_mode, continuing_task=True, reset_target=False)
+    rows, columns = maze.walls.shape
+    env = PointMazeEnv(
+        maze_map=maze.gymnasium_map,
+        render_mode=render_mode,
+        continuing_task=True,
+        reset_target=False,
+        width=round(480 * columns / rows / 2) * 2,
+        height=480,
+    )
+    if render_mode is not None:
+        _dress(env.point_env, rows)
+    return env
+
+
+def _dress(point: Any, rows: int) -> None:
+    """The whole maze from almost straight above: PointMaze's own camera hides the bottom row."""
+    from .colours import AGENT, GOAL, WALL, rgba
+
+    point.mujoco_renderer.default_cam_config = {
+        "distance": 1.42 * rows,
+        "elevation": -72.0,
+        "azimuth": 90.0,
+        "lookat": np.array([0, -0.045 * rows, 0.0]),
+    }
+    model = point.model
+    for index in range(model.ngeom):
+        name = model.geom(index).name
+        if name.startswith("block") or name == "ground":
+            model.geom_matid[index] = -1
+            model.geom_rgba[index] = rgba(WALL) if name != "ground" else (0.78, 0.79, 0.8, 1.0)
+    for name, colour in (("target", GOAL), ("particle_site", AGENT)):
+        model.site(name).rgba = rgba(colour)
 
 
 def _maze_tasks() -> dict[str, Task]:
@@ -230,9 +278,18 @@ def _maze_tasks() -> dict[str, Task]:
         spec = TrajectorySpec(("ax", "ay"), ("x", "y", "vx", "vy"), ("x", "y"), ("vx", "vy"), 0.01, stride)
         for family, goal_cell in (("maze2d", goal), ("multi2d", None)):
             made[f"{family}-{size}"] = MazeTask(
-                name=f"{family}-{size}", make=functools.partial(_point_maze, MAZES[size]),
-                dataset=f"diffplan/maze2d/{size}-v0", spec=spec, horizon=horizon, episode_steps=steps, minutes=minutes,
-                gains=(P_GAIN, D_GAIN), sampling=sampling, maze=MAZES[size], goal_cell=goal_cell, score_range=score,
+                name=f"{family}-{size}",
+                make=functools.partial(_point_maze, MAZES[size]),
+                dataset=f"diffplan/maze2d/{size}-v0",
+                spec=spec,
+                horizon=horizon,
+                episode_steps=steps,
+                minutes=minutes,
+                gains=(P_GAIN, D_GAIN),
+                sampling=sampling,
+                maze=MAZES[size],
+                goal_cell=goal_cell,
+                score_range=score,
                 gymnasium_id=f"PointMaze_{title}-v3",
             )
     return made

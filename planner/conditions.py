@@ -21,7 +21,7 @@ from torch import Tensor
 from .spec import TrajectorySpec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Conditions:
     """A mask and values over one trajectory, in environment units; `a | b` pins both.
 
@@ -35,8 +35,10 @@ class Conditions:
 
     def __post_init__(self) -> None:
         if self.mask.ndim != 2 or self.mask.shape != self.values.shape or self.mask.dtype != torch.bool:
-            raise ValueError(f"need a bool mask and values of one shape (H, D), got {self.mask.dtype} "
-                             f"{tuple(self.mask.shape)} and {tuple(self.values.shape)}")
+            raise ValueError(
+                f"need a bool mask and values of one shape (H, D), got {self.mask.dtype} "
+                f"{tuple(self.mask.shape)} and {tuple(self.values.shape)}"
+            )
         if not torch.isfinite(self.values[self.mask]).all():
             raise ValueError("a pinned value is not finite (NaN or infinite); give numbers")
         object.__setattr__(self, "values", torch.where(self.mask, self.values, 0.0).to(torch.float32))
@@ -58,6 +60,8 @@ class Conditions:
             raise ValueError(f"{len(columns)} values are pinned here, got {len(given)}: {given.tolist()}")
         if not -len(self.mask) <= token < len(self.mask):
             raise ValueError(f"token {token} lies outside the horizon of {len(self.mask)} tokens")
+        if len(set(columns)) != len(columns) or not all(0 <= c < self.mask.shape[1] for c in columns):
+            raise ValueError(f"columns {list(columns)} must differ and lie below {self.mask.shape[1]}")
         mask, held = torch.zeros_like(self.mask), torch.zeros_like(self.values)
         mask[token, list(columns)] = True
         held[token, list(columns)] = given
@@ -69,8 +73,10 @@ class Conditions:
         clash = self.mask & other.mask & (self.values != other.values)
         if clash.any():
             token, column = (int(i) for i in clash.nonzero()[0])
-            raise ValueError(f"token {token}, column {column} is pinned to both {self.values[token, column]:g} "
-                             f"and {other.values[token, column]:g}")
+            raise ValueError(
+                f"token {token}, column {column} is pinned to both {self.values[token, column]:g} "
+                f"and {other.values[token, column]:g}"
+            )
         return Conditions(self.mask | other.mask, torch.where(self.mask, self.values, other.values))
 
 
@@ -79,7 +85,9 @@ def start_at(spec: TrajectorySpec, horizon: int, observation: Sequence[float] | 
     return Conditions.free(spec, horizon).pin(0, range(spec.width)[spec.observations], observation)
 
 
-def arrive_at(spec: TrajectorySpec, horizon: int, position: Sequence[float] | Tensor | Mapping[str, float]) -> Conditions:
+def arrive_at(
+    spec: TrajectorySpec, horizon: int, position: Sequence[float] | Tensor | Mapping[str, float]
+) -> Conditions:
     """The goal at the last token, with `arrived` = 1; when it is reached is left to the plan.
 
     Args:
@@ -101,17 +109,21 @@ def pass_through(spec: TrajectorySpec, horizon: int, token: int, position: Seque
 
 def apply_actions(spec: TrajectorySpec, horizon: int, actions: Tensor) -> Conditions:
     """Known actions (n, A) of the first n tokens: with a start, the model predicts what they lead to."""
-    mask, values = torch.zeros(horizon, spec.width, dtype=torch.bool), torch.zeros(horizon, spec.width)
-    mask[: len(actions), spec.actions] = True
-    values[: len(actions), spec.actions] = actions
-    return Conditions(mask, values)
+    return _pin_rows(spec, horizon, spec.actions, actions, "actions")
 
 
 def visit_states(spec: TrajectorySpec, horizon: int, observations: Tensor) -> Conditions:
     """Known observations (n, O) of the first n tokens: the model finds the actions between them."""
+    return _pin_rows(spec, horizon, spec.observations, observations, "observations")
+
+
+def _pin_rows(spec: TrajectorySpec, horizon: int, columns: slice, rows: Tensor, what: str) -> Conditions:
+    width = columns.stop - columns.start
+    if rows.ndim != 2 or rows.shape[1] != width or len(rows) > horizon:
+        raise ValueError(f"{what} must have shape (n, {width}) with n up to {horizon}, got {tuple(rows.shape)}")
     mask, values = torch.zeros(horizon, spec.width, dtype=torch.bool), torch.zeros(horizon, spec.width)
-    mask[: len(observations), spec.observations] = True
-    values[: len(observations), spec.observations] = observations
+    mask[: len(rows), columns] = True
+    values[: len(rows), columns] = rows
     return Conditions(mask, values)
 
 

@@ -61,6 +61,7 @@ def denoising_loss(
     prediction: Prediction,
     column_weights: Tensor,
     generator: torch.Generator,
+    snr_cap: float = 10.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean squared error over the free entries (Ho et al. 2020, eq. 14, with inpainted conditions).
 
@@ -72,6 +73,8 @@ def denoising_loss(
         prediction: what the network says.
         column_weights: (D,) weight of each column's error.
         generator: source of timesteps and noise.
+        snr_cap: an x0 error counts min(SNR + 1, cap) times: as a velocity error would (Salimans & Ho 2022), up to a
+            bound (Hang et al. 2023). Plain x0 errors hardly see the low noise levels, where walls are decided.
 
     Returns:
         The loss and its parts: "loss" and "clean_error", the unweighted error of the clean trajectory.
@@ -84,7 +87,10 @@ def denoising_loss(
     output = denoiser(noisy, timestep, pinned).float()
     error = output - regression_target(clean, noise, alpha, sigma, prediction)
     free = (~pinned).float()
-    loss = (error.square() * free * column_weights).sum() / (free * column_weights).sum()
+    weights = free * column_weights
+    if prediction == "x0":
+        weights = weights * (1 / sigma.square()).clamp(max=snr_cap)  # SNR + 1 = 1 / sigma^2
+    loss = (error.square() * weights).sum() / weights.sum()
     with torch.no_grad():
         guess = predict_clean(output, noisy, alpha, sigma, prediction)
         clean_error = ((guess - clean).square() * free).sum() / free.sum()

@@ -42,10 +42,14 @@ class Episodes:
         taken = [_matrix(a, "actions", i) for i, a in enumerate(actions)]
         for i, (o, a) in enumerate(zip(states, taken, strict=True)):
             if len(o) != len(a) + 1 or len(a) == 0:
-                raise ValueError(f"episode {i} has {len(o)} observations and {len(a)} actions; expected T + 1 and T > 0")
+                raise ValueError(
+                    f"episode {i} has {len(o)} observations and {len(a)} actions; expected T + 1 and T > 0"
+                )
             if o.shape[1] != states[0].shape[1] or a.shape[1] != taken[0].shape[1]:
-                raise ValueError(f"episode {i} has widths {o.shape[1]} and {a.shape[1]}, the first has "
-                                 f"{states[0].shape[1]} and {taken[0].shape[1]}")
+                raise ValueError(
+                    f"episode {i} has widths {o.shape[1]} and {a.shape[1]}, the first has "
+                    f"{states[0].shape[1]} and {taken[0].shape[1]}"
+                )
         padded = [np.concatenate([a, np.zeros_like(a[:1])]) for a in taken]
         offsets = np.concatenate([[0], np.cumsum([len(o) for o in states])])
         return cls(np.concatenate(states), np.concatenate(padded), offsets.astype(np.int64))
@@ -55,15 +59,19 @@ class Episodes:
             bad = np.flatnonzero(~np.isfinite(getattr(self, name)).all(axis=1))
             if len(bad):
                 episode = int(np.searchsorted(self.offsets, bad[0], side="right")) - 1
-                raise ValueError(f"{name} are not finite (NaN or infinite) in {len(bad)} steps, first in episode "
-                                 f"{episode} at step {bad[0] - self.offsets[episode]}; remove or repair these episodes")
+                raise ValueError(
+                    f"{name} are not finite (NaN or infinite) in {len(bad)} steps, first in episode "
+                    f"{episode} at step {bad[0] - self.offsets[episode]}; remove or repair these episodes"
+                )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __repr__(self) -> str:
-        return (f"Episodes({len(self)} episodes, {self.steps} steps, observations {self.observations.shape}, "
-                f"actions {self.actions.shape}, lengths {self.lengths.min()} to {self.lengths.max()})")
+        return (
+            f"Episodes({len(self)} episodes, {self.steps} steps, observations {self.observations.shape}, "
+            f"actions {self.actions.shape}, lengths {self.lengths.min()} to {self.lengths.max()})"
+        )
 
     @property
     def lengths(self) -> NDArray[np.int64]:

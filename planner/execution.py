@@ -133,8 +133,17 @@ class Executor:
     """
 
     def __init__(
-        self, planner: TrajectoryPlanner, environments: Environments, *, controller: Controller, replan_every: int = 20,
-        guide: Guide | None = None, tolerance: float = 0.25, feasible: Feasible | None = None, keep_plans: bool = True, **options: object,
+        self,
+        planner: TrajectoryPlanner,
+        environments: Environments,
+        *,
+        controller: Controller,
+        replan_every: int = 20,
+        guide: Guide | None = None,
+        tolerance: float = 0.25,
+        feasible: Feasible | None = None,
+        keep_plans: bool = True,
+        **options: object,
     ) -> None:
         if replan_every < 1:
             raise ValueError(f"replan_every={replan_every} must be at least 1 step")
@@ -154,6 +163,8 @@ class Executor:
         Each environment's plans draw from a generator seeded by its own seed, so an episode is the same alone
         and beside others.
         """
+        if steps < 1 or not len(seeds):
+            raise ValueError(f"steps={steps} and the number of seeds ({len(seeds)}) must be at least 1")
         generators = [torch.Generator().manual_seed(s) for s in seeds]
         observations, goals = self.environments.reset(seeds)
         self.goals = goals
@@ -162,7 +173,11 @@ class Executor:
         for step in range(steps):
             turn = step % self.replan_every
             if turn == 0:
-                fresh = np.array([self._due(f, o) for f, o in zip(flights, observations, strict=True)]) if flights else fresh
+                fresh = (
+                    np.array([self._due(f, o) for f, o in zip(flights, observations, strict=True)])
+                    if flights
+                    else fresh
+                )
                 fresh &= ~ended
                 flights = self._replan(flights, fresh, observations, goals, generators)
                 references = _references(flights, self.replan_every)
@@ -188,11 +203,16 @@ class Executor:
             last = next((m.step for m in rest if m.ended[i]), len(rest))
             own = [m for m in rest if m.step <= last]
             asked = [m for m in own if m.replanned[i]]
-            made.append(Rollout(
-                self.goals[i], np.array([first.observations[i], *[m.observations[i] for m in own]]),
-                np.array([m.actions[i] for m in own]), np.array([m.rewards[i] for m in own]),
-                tuple(m.step - 1 for m in asked), tuple(m.plans[i] for m in asked) if self.keep_plans else (),
-            ))
+            made.append(
+                Rollout(
+                    self.goals[i],
+                    np.array([first.observations[i], *[m.observations[i] for m in own]]),
+                    np.array([m.actions[i] for m in own]),
+                    np.array([m.rewards[i] for m in own]),
+                    tuple(m.step - 1 for m in asked),
+                    tuple(m.plans[i] for m in asked) if self.keep_plans else (),
+                )
+            )
         return made
 
     def _due(self, flight: _Flight, observation: Array) -> bool:
@@ -208,7 +228,11 @@ class Executor:
         return bool(np.linalg.norm(off) > self.tolerance)
 
     def _replan(
-        self, flights: list[_Flight], due: NDArray[np.bool_], observations: Array, goals: Array,
+        self,
+        flights: list[_Flight],
+        due: NDArray[np.bool_],
+        observations: Array,
+        goals: Array,
         generators: Sequence[torch.Generator],
     ) -> list[_Flight]:
         """New plans for those that are due, all in one batch."""
@@ -220,8 +244,12 @@ class Executor:
         ]
         previous = [(flights[i].plan, flights[i].age) for i in who] if flights else None
         plans = self.planner.plan_many(
-            problems, generators=[generators[i] for i in who], guide=self.guide, previous=previous,
-            feasible=self.feasible, **self.options
+            problems,
+            generators=[generators[i] for i in who],
+            guide=self.guide,
+            previous=previous,
+            feasible=self.feasible,
+            **self.options,
         )
         self.plan_seconds.append(plans[0].seconds)
         made = list(flights) or [_Flight(plan) for plan in plans]

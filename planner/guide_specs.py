@@ -9,8 +9,13 @@ from collections.abc import Sequence
 from .guides import FAMILY, Guide
 
 EXAMPLES = {
-    "avoid": "avoid:x=1,y=0,radius=0.4@5", "effort": "effort@0.1", "goal": "goal:x=1,y=1@2", "length": "length@1",
-    "smooth": "smooth@0.001", "speed": "speed:max=3@1", "via": "via:x=1,y=0@2",
+    "avoid": "avoid:x=1,y=0,radius=0.4@5",
+    "effort": "effort@0.1",
+    "goal": "goal:x=1,y=1@2",
+    "length": "length@1",
+    "smooth": "smooth@0.001",
+    "speed": "speed:max=3@1",
+    "via": "via:x=1,y=0@2",
 }
 
 
@@ -24,13 +29,17 @@ def parse_guide(text: str) -> Guide:
     body, _, weight = text.partition("@")
     name, _, rest = body.partition(":")
     if name not in FAMILY:
-        raise ValueError(f"unknown guide {name!r} in {text!r}; known: {', '.join(FAMILY)}; for example {EXAMPLES['avoid']}")
+        raise ValueError(
+            f"unknown guide {name!r} in {text!r}; known: {', '.join(FAMILY)}; for example {EXAMPLES['avoid']}"
+        )
     wanted, given = parameters(name), {}
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
         if key not in wanted or not equals:
-            raise ValueError(f"guide {name!r} takes {', '.join(wanted) or 'no parameters'}, got {part!r} in {text!r}; "
-                             f"for example {EXAMPLES[name]}")
+            raise ValueError(
+                f"guide {name!r} takes {', '.join(wanted) or 'no parameters'}, got {part!r} in {text!r}; "
+                f"for example {EXAMPLES[name]}"
+            )
         given[key] = _number(value, text)
     missing = [key for key in wanted if key not in given]
     if missing:

@@ -123,6 +123,8 @@ def speed(max: float) -> Guide:
         raise ValueError(f"speed: max={max:g} must be positive")
 
     def cost(spec: TrajectorySpec, path: Tensor) -> Tensor:
+        if not spec.velocity:
+            raise ValueError("speed: the task observes no velocity")
         pace = (path[..., spec.velocity_columns].square().sum(-1) + 1e-8).sqrt()
         return F.relu(pace - max).square().mean(-1)
 
@@ -138,6 +140,8 @@ def smooth() -> Guide:
     """Small accelerations: mean square of the positions' second differences, in metres per second squared."""
 
     def cost(spec: TrajectorySpec, path: Tensor) -> Tensor:
+        if path.shape[1] < 3:
+            return 0.0 * path.flatten(1).sum(1)  # two tokens do not bend
         bend = path[..., spec.position_columns].diff(n=2, dim=1) / spec.token_seconds**2
         return bend.square().sum(-1).mean(-1)
 
@@ -154,7 +158,13 @@ def length() -> Guide:
 
 
 FAMILY: dict[str, Callable[..., Guide]] = {
-    "avoid": avoid, "effort": effort, "goal": goal, "length": length, "smooth": smooth, "speed": speed, "via": via,
+    "avoid": avoid,
+    "effort": effort,
+    "goal": goal,
+    "length": length,
+    "smooth": smooth,
+    "speed": speed,
+    "via": via,
 }
 
 
@@ -165,4 +175,3 @@ def _distance(spec: TrajectorySpec, path: Tensor, point: tuple[float, float]) ->
         raise ValueError(f"this guide needs two position columns, the task has {len(columns)}")
     gap = path[..., columns] - path.new_tensor(point)
     return (gap.square().sum(-1) + 1e-8).sqrt()
-

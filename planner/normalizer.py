@@ -40,8 +40,10 @@ class Normalizer(ModelMixin, ConfigMixin):
         """From all states of a dataset. A column that never changes is only shifted, not scaled."""
         data = torch.cat([torch.from_numpy(episodes.actions), torch.from_numpy(episodes.observations)], dim=1).double()
         if data.shape[1] != spec.width - 1:
-            raise ValueError(f"the data has {episodes.actions.shape[1]} action and {episodes.observations.shape[1]} "
-                             f"observation columns, the spec {len(spec.action_names)} and {len(spec.observation_names)}")
+            raise ValueError(
+                f"the data has {episodes.actions.shape[1]} action and {episodes.observations.shape[1]} "
+                f"observation columns, the spec {len(spec.action_names)} and {len(spec.observation_names)}"
+            )
         made = cls(spec.width, kind=kind)
         if kind == "limits":
             low, high = data.amin(0), data.amax(0)

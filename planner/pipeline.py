@@ -5,6 +5,7 @@ Shape letters: P problems, K candidates, B = P * K batch, H horizon (tokens), D 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
+from safetensors import safe_open
 from torch import Tensor
 
 from .conditions import Conditions, arrive_at, stack, start_at
@@ -23,9 +26,9 @@ from .diffusion import Prediction, check_prediction
 from .guides import Guide
 from .normalizer import Normalizer
 from .plan import Plan
-from .sampling import CleanPredictor, Score, Step, denoise
+from .sampling import CleanPredictor, Score, Step, denoise, draw_noise
 from .schedulers import Sampler, Scheduler, for_one_plan
-from .selection import Selection, judge, order
+from .selection import Selection, check_selection, judge, order
 from .spec import TrajectorySpec
 from .unet import TemporalUNet
 
@@ -62,6 +65,9 @@ class Sampling:
     def __post_init__(self) -> None:
         if not 1 <= self.candidates <= MOST_CANDIDATES:
             raise ValueError(f"candidates={self.candidates} must lie between 1 and {MOST_CANDIDATES}")
+        if self.warm_steps < 1:
+            raise ValueError(f"warm_steps={self.warm_steps} must be at least 1")
+        check_selection(self.select)
 
     def changed(self, options: dict[str, Any]) -> Sampling:
         """With the options that are not None."""
@@ -109,8 +115,13 @@ class TrajectoryPlanner(DiffusionPipeline):
         check_prediction(prediction)
         self.register_modules(denoiser=denoiser, normalizer=normalizer, scheduler=scheduler)
         self.register_to_config(
-            spec=spec, horizon=horizon, task=task, prediction=prediction, clip=clip,
-            consistency_bound=consistency_bound, sampling=sampling or {},
+            spec=spec,
+            horizon=horizon,
+            task=task,
+            prediction=prediction,
+            clip=clip,
+            consistency_bound=consistency_bound,
+            sampling=sampling or {},
         )
         self.spec, self.horizon, self.task = TrajectorySpec(**spec), horizon, task
         self.sampling = Sampling(**(sampling or {}))
@@ -132,9 +143,17 @@ class TrajectoryPlanner(DiffusionPipeline):
         if folder.exists():
             check_files(folder)
         try:
-            loaded = super().from_pretrained(str(path), use_safetensors=True, **{"torch_dtype": torch.float32} | options)
-        except (OSError, RuntimeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} holds no planner that can be loaded: {str(error).splitlines()[0]}") from error
+            with quiet_diffusers():
+                loaded = super().from_pretrained(
+                    str(path), use_safetensors=True, **{"torch_dtype": torch.float32} | options
+                )
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(
+                f"{path} (model_index.json and its parts) holds no planner that can be loaded: {reason}"
+            ) from error
+        for part in (loaded.denoiser, loaded.normalizer):
+            _own(part)
         return loaded
 
     # ------------------------------------------------------------------ asking
@@ -144,8 +163,16 @@ class TrajectoryPlanner(DiffusionPipeline):
         known = start_at(self.spec, self.horizon, start)
         return known if goal is None else known | arrive_at(self.spec, self.horizon, goal)
 
-    def plan(self, conditions: Conditions, *, generator: torch.Generator | None = None, guide: Guide | None = None,
-             previous: tuple[Plan, int] | None = None, feasible: Feasible | None = None, **options: Any) -> Plan:
+    def plan(
+        self,
+        conditions: Conditions,
+        *,
+        generator: torch.Generator | None = None,
+        guide: Guide | None = None,
+        previous: tuple[Plan, int] | None = None,
+        feasible: Feasible | None = None,
+        **options: Any,
+    ) -> Plan:
         """Plan once.
 
         Args:
@@ -157,13 +184,24 @@ class TrajectoryPlanner(DiffusionPipeline):
             **options: fields of `Sampling`.
         """
         generators = None if generator is None else [generator]
-        return self.plan_many([conditions], generators=generators, guide=guide, previous=previous and [previous],
-                              feasible=feasible, **options)[0]
+        return self.plan_many(
+            [conditions],
+            generators=generators,
+            guide=guide,
+            previous=previous and [previous],
+            feasible=feasible,
+            **options,
+        )[0]
 
     def plan_many(
-        self, conditions: Sequence[Conditions], *, generators: Sequence[torch.Generator] | None = None,
-        guide: Guide | None = None, previous: Sequence[tuple[Plan, int]] | None = None,
-        feasible: Feasible | None = None, **options: Any,
+        self,
+        conditions: Sequence[Conditions],
+        *,
+        generators: Sequence[torch.Generator] | None = None,
+        guide: Guide | None = None,
+        previous: Sequence[tuple[Plan, int]] | None = None,
+        feasible: Feasible | None = None,
+        **options: Any,
     ) -> list[Plan]:
         """Plan several problems in one batch; with a generator of its own, each problem's plan is what it is alone.
 
@@ -171,6 +209,8 @@ class TrajectoryPlanner(DiffusionPipeline):
         """
         began, sampling = time.perf_counter(), self.sampling.changed(options)
         generators = generators or [torch.Generator().manual_seed(i) for i in range(len(conditions))]
+        if not conditions or len(generators) != len(conditions):
+            raise ValueError(f"{len(conditions)} problems need as many generators, got {len(generators)}")
         clean = None
         for step in self._denoise(conditions, generators, guide, previous, sampling):
             clean = step.noisy
@@ -179,20 +219,39 @@ class TrajectoryPlanner(DiffusionPipeline):
         with torch.inference_mode():
             trajectories = torch.where(pinned, values, self.normalizer.denormalize(clean))
             verdict = judge(
-                self.spec, trajectories, self.predict, clean, pinned, self.normalizer.normalize(values), generators,
-                levels=len(self.scheduler.alphas_cumprod), select=sampling.select,
+                self.spec,
+                trajectories,
+                self.predict,
+                clean,
+                pinned,
+                self.normalizer.normalize(values),
+                generators,
+                levels=len(self.scheduler.alphas_cumprod),
+                select=sampling.select,
             )
             liked = None if guide is None else guide.score(self.spec, trajectories)
-            scores = order(verdict, sampling.select, candidates=sampling.candidates,
-                           bound=self.config.consistency_bound, liked=liked)
+            scores = order(
+                verdict,
+                sampling.select,
+                candidates=sampling.candidates,
+                bound=self.config.consistency_bound,
+                liked=liked,
+            )
         plans = self._plans(trajectories, verdict, scores, len(conditions), guide)
         plans = plans if feasible is None else [plan.preferring(feasible(plan)) for plan in plans]
         seconds = time.perf_counter() - began
         return [replace(plan, seconds=seconds) for plan in plans]
 
-    def route(self, start: Sequence[float] | Tensor, stops: Sequence[Sequence[float]], *,
-              generator: torch.Generator | None = None, guide: Guide | None = None, feasible: Feasible | None = None,
-              **options: Any) -> Plan:
+    def route(
+        self,
+        start: Sequence[float] | Tensor,
+        stops: Sequence[Sequence[float]],
+        *,
+        generator: torch.Generator | None = None,
+        guide: Guide | None = None,
+        feasible: Feasible | None = None,
+        **options: Any,
+    ) -> Plan:
         """Plan through several positions in order: each leg begins in the state in which the one before it arrives.
 
         Args:
@@ -208,20 +267,32 @@ class TrajectoryPlanner(DiffusionPipeline):
         plan: Plan | None = None
         for stop in stops:
             here = start if plan is None else plan.observations[0, plan.arrivals[0]]
-            leg = self.plan(self.problem(torch.as_tensor(here), stop), generator=generator, guide=guide, feasible=feasible, **options)
+            leg = self.plan(
+                self.problem(torch.as_tensor(here), stop),
+                generator=generator,
+                guide=guide,
+                feasible=feasible,
+                **options,
+            )
             plan = leg if plan is None else plan.then(leg)
         assert plan is not None
         return plan
 
-    def film(self, conditions: Conditions, *, generator: torch.Generator | None = None, guide: Guide | None = None,
-             **options: Any) -> Iterator[Tensor]:
+    def film(
+        self,
+        conditions: Conditions,
+        *,
+        generator: torch.Generator | None = None,
+        guide: Guide | None = None,
+        **options: Any,
+    ) -> Iterator[Tensor]:
         """The plan while it is denoised: (K, H, D) in environment units, from noise to plan, `Sampling.steps` + 1 times."""
-        generators = [generator or torch.Generator().manual_seed(0)]
-        sampling = self.sampling.changed(options)
-        state = [g.get_state() for g in generators]
-        noise = torch.randn((sampling.candidates, self.horizon, self.spec.width), generator=generators[0])
-        generators[0].set_state(state[0])
-        yield self.normalizer.denormalize(noise).cpu()
+        generators, sampling = [generator or torch.Generator().manual_seed(0)], self.sampling.changed(options)
+        pinned, values = self._expand([conditions], sampling.candidates)
+        before = generators[0].get_state()
+        noise = draw_noise(generators, sampling.candidates, values.shape[1:], self.device)
+        generators[0].set_state(before)  # so that the film begins in the very noise that the plan begins in
+        yield torch.where(pinned, values, self.normalizer.denormalize(sampling.temperature * noise)).cpu()
         for step in self._denoise([conditions], generators, guide, None, sampling):
             yield self.normalizer.denormalize(step.noisy).cpu()
 
@@ -231,45 +302,68 @@ class TrajectoryPlanner(DiffusionPipeline):
         """Mask and values (B, H, D) in environment units, on the device."""
         mask, values = stack(conditions)
         if mask.shape[1:] != (self.horizon, self.spec.width):
-            raise ValueError(f"conditions over {tuple(mask.shape[1:])} do not fit this planner's "
-                             f"{(self.horizon, self.spec.width)} (tokens, columns); make them with planner.problem(...)")
+            raise ValueError(
+                f"conditions over {tuple(mask.shape[1:])} do not fit this planner's "
+                f"{(self.horizon, self.spec.width)} (tokens, columns); make them with planner.problem(...)"
+            )
         each = [t.repeat_interleave(candidates, dim=0).to(self.device) for t in (mask, values)]
         return each[0], each[1]
 
+    @torch.no_grad()
     def _denoise(
-        self, conditions: Sequence[Conditions], generators: Sequence[torch.Generator], guide: Guide | None,
-        previous: Sequence[tuple[Plan, int]] | None, sampling: Sampling,
+        self,
+        conditions: Sequence[Conditions],
+        generators: Sequence[torch.Generator],
+        guide: Guide | None,
+        previous: Sequence[tuple[Plan, int]] | None,
+        sampling: Sampling,
     ) -> Iterator[Step]:
         pinned, values = self._expand(conditions, sampling.candidates)
         warm, skip = None, 0
         if previous is not None and sampling.warm_steps < sampling.steps:
             skip = sampling.steps - sampling.warm_steps
-            warm = torch.cat([_fill(torch.from_numpy(p.remainder(n)), sampling.candidates) for p, n in previous])
-            warm = self.normalizer.normalize(warm.to(self.device))
-        with torch.no_grad():
-            yield from denoise(
-                self.predict, for_one_plan(self.scheduler, sampling.sampler, sampling.steps), pinned,
-                self.normalizer.normalize(values), generators=generators, temperature=sampling.temperature,
-                eta=sampling.eta, guide=self._score(guide), gradient_cap=sampling.gradient_cap, warm=warm, skip=skip,
+            warm = torch.cat(
+                [_fill(torch.from_numpy(p.remainder(n)[:, : self.horizon]), sampling.candidates) for p, n in previous]
             )
+            warm = self.normalizer.normalize(warm.to(self.device))
+        yield from denoise(
+            self.predict,
+            for_one_plan(self.scheduler, sampling.sampler, sampling.steps),
+            pinned,
+            self.normalizer.normalize(values),
+            generators=generators,
+            temperature=sampling.temperature,
+            eta=sampling.eta,
+            guide=self._score(guide),
+            gradient_cap=sampling.gradient_cap,
+            warm=warm,
+            skip=skip,
+        )
 
     def _score(self, guide: Guide | None) -> Score | None:
         if guide is None:
             return None
         return lambda clean, progress: guide.score(self.spec, self.normalizer.denormalize(clean), progress)
 
-    def _plans(self, trajectories: Tensor, verdict: Any, scores: Tensor, problems: int,
-               guide: Guide | None) -> list[Plan]:
+    def _plans(
+        self, trajectories: Tensor, verdict: Any, scores: Tensor, problems: int, guide: Guide | None
+    ) -> list[Plan]:
         plans = []
         paths, ranks = trajectories.reshape(problems, -1, *trajectories.shape[1:]), scores.reshape(problems, -1)
         parts = {k: v.reshape(problems, -1).cpu() for k, v in verdict._asdict().items()}
         for i in range(problems):
             best = torch.argsort(ranks[i], descending=True, stable=True).cpu()
-            plans.append(Plan(
-                self.spec, paths[i].cpu()[best].float().numpy(), parts["arrivals"][i][best].numpy(),
-                ranks[i].cpu()[best].double().numpy(), parts["consistency"][i][best].double().numpy(),
-                parts["implausibility"][i][best].double().numpy(), guides=() if guide is None else guide.describe(),
-            ))
+            plans.append(
+                Plan(
+                    self.spec,
+                    paths[i].cpu()[best].float().numpy(),
+                    parts["arrivals"][i][best].numpy(),
+                    ranks[i].cpu()[best].double().numpy(),
+                    parts["consistency"][i][best].double().numpy(),
+                    parts["implausibility"][i][best].double().numpy(),
+                    guides=() if guide is None else guide.describe(),
+                )
+            )
         return plans
 
 
@@ -289,17 +383,24 @@ def check_files(folder: Path) -> None:
     if not isinstance(parts, dict) or parts.get("_class_name") != "TrajectoryPlanner":
         raise ValueError(f"{index} describes no TrajectoryPlanner")
     for name in ("denoiser", "normalizer", "scheduler"):
-        library = (parts.get(name) or [None])[0]
+        entry = parts.get(name)
+        library = entry[0] if isinstance(entry, list) and entry else entry
         if not isinstance(library, str) or library.split(".")[0] not in ("diffusers", "diffplan"):
-            raise ValueError(f"{index}: {name} comes from {library!r}; only diffplan and diffusers components are loaded")
-        wanted = ("scheduler_config.json",) if name == "scheduler" else ("config.json", "diffusion_pytorch_model.safetensors")
+            raise ValueError(
+                f"{index}: {name} comes from {library!r}; only diffplan and diffusers components are loaded"
+            )
+        wanted = (
+            ("scheduler_config.json",)
+            if name == "scheduler"
+            else ("config.json", "diffusion_pytorch_model.safetensors")
+        )
         for file in wanted:
             _check_file(folder / name / file)
+    _check_weights(folder / "denoiser", TemporalUNet)
+    _check_weights(folder / "normalizer", Normalizer)
 
 
 def _check_file(path: Path) -> None:
-    from safetensors import safe_open
-
     try:
         if path.suffix == ".json":
             json.loads(path.read_text())
@@ -307,7 +408,47 @@ def _check_file(path: Path) -> None:
             with safe_open(path, framework="pt"):
                 pass
     except Exception as error:
-        raise ValueError(f"{path} is missing, truncated or not what it should be: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"{path} is missing, truncated or not what it should be: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _check_weights(folder: Path, kind: type[TemporalUNet] | type[Normalizer]) -> None:
+    """Refuse weights of another network: diffusers would fill what is missing with random ones."""
+    path = folder / "diffusion_pytorch_model.safetensors"
+    try:
+        with torch.device("meta"):
+            empty = kind(**{k: v for k, v in json.loads((folder / "config.json").read_text()).items() if k[0] != "_"})
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder / 'config.json'} describes no {kind.__name__}: {str(error).splitlines()[0]}"
+        ) from error
+    with safe_open(path, framework="pt") as file:
+        found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    wanted = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
+    if found != wanted:
+        count = len(set(found.items()) ^ set(wanted.items()))
+        raise ValueError(f"{path} holds the weights of another network: {count} tensors differ in name or shape")
+
+
+def _own(part: torch.nn.Module) -> None:
+    """Copy weights out of the file that they are mapped from: it may be replaced while the planner lives."""
+    for tensor in (*part.parameters(), *part.buffers()):
+        tensor.data = tensor.data.clone()
+
+
+@contextlib.contextmanager
+def quiet_diffusers() -> Iterator[None]:
+    """Without diffusers' progress bar and notes; errors are raised all the same."""
+    level, bars = diffusers_logging.get_verbosity(), diffusers_logging.is_progress_bar_enabled()
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(level)
+        if bars:
+            diffusers_logging.enable_progress_bar()
 
 
 def _fill(candidates: Tensor, count: int) -> Tensor:

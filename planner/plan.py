@@ -5,7 +5,7 @@ Shape letters: K candidates, H horizon (tokens), A actions, O observations, P po
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ class Reference:
     action: Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """Trajectories in environment units, the best candidate first.
 
@@ -40,7 +40,7 @@ class Plan:
         spec: the columns.
         trajectories: (K, H, D).
         arrivals: (K,) token at which each candidate arrives.
-        scores: (K,) higher is better; the order of the candidates.
+        scores: (K,) higher is better; the order of the candidates (those that a caller's check refused come last).
         consistency: (K,) worst disagreement of positions with velocities before arrival, in position units.
         implausibility: (K,) the denoiser's own judgement (see `selection`): lower is more like the data.
         seconds: wall time that planning took (of the whole batch, where several were planned at once).
@@ -53,12 +53,14 @@ class Plan:
     scores: NDArray[np.float64]
     consistency: NDArray[np.float64]
     implausibility: NDArray[np.float64]
-    seconds: float = field(default=0.0, compare=False)
+    seconds: float = 0.0
     guides: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return (f"Plan({self.steps} steps, {self.duration_seconds:.2f} s, {len(self.trajectories)} candidates, "
-                f"observations {self.observations.shape}, actions {self.actions.shape})")
+        return (
+            f"Plan({self.steps} steps, {self.duration_seconds:.2f} s, {len(self.trajectories)} candidates, "
+            f"observations {self.observations.shape}, actions {self.actions.shape})"
+        )
 
     @property
     def observations(self) -> Array:
@@ -104,10 +106,15 @@ class Plan:
             absorbed = token >= self.arrivals[candidate]
             slope = np.where(absorbed[:, None], 0.0, spec.token_seconds)
             m, n = a[:, spec.velocity_columns] * slope, b[:, spec.velocity_columns] * slope
-            position = ((2 * u**3 - 3 * u**2 + 1) * p + (u**3 - 2 * u**2 + u) * m
-                        + (3 * u**2 - 2 * u**3) * q + (u**3 - u**2) * n)
-            velocity = ((6 * u**2 - 6 * u) * (p - q) + (3 * u**2 - 4 * u + 1) * m + (3 * u**2 - 2 * u) * n)
+            position = (
+                (2 * u**3 - 3 * u**2 + 1) * p
+                + (u**3 - 2 * u**2 + u) * m
+                + (3 * u**2 - 2 * u**3) * q
+                + (u**3 - u**2) * n
+            )
+            velocity = (6 * u**2 - 6 * u) * (p - q) + (3 * u**2 - 4 * u + 1) * m + (3 * u**2 - 2 * u) * n
             velocity = velocity / spec.token_seconds
+            velocity[np.asarray(steps) > (len(path) - 1) * spec.stride] = 0.0  # past the end: stay
         return Reference(row[:, spec.observations], position, velocity, row[:, spec.actions])
 
     def remainder(self, steps: int) -> Array:
@@ -130,7 +137,10 @@ class Plan:
         head = np.repeat(self.trajectories[:1, :end], count, axis=0)
         head[..., self.spec.arrived] = -1.0
         return replace(
-            leg, trajectories=np.concatenate([head, leg.trajectories], axis=1), arrivals=leg.arrivals + end,
+            leg,
+            trajectories=np.concatenate([head, leg.trajectories], axis=1),
+            arrivals=leg.arrivals + end,
             consistency=np.maximum(leg.consistency, self.consistency[0]),
-            implausibility=np.maximum(leg.implausibility, self.implausibility[0]), seconds=self.seconds + leg.seconds,
+            implausibility=np.maximum(leg.implausibility, self.implausibility[0]),
+            seconds=self.seconds + leg.seconds,
         )

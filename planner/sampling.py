@@ -99,7 +99,11 @@ def denoise(
         raise ValueError(f"skip={skip} needs a warm start and must be below the {len(steps)} steps")
     options = set(inspect.signature(scheduler.step).parameters)
     if "generator" in options and "variance_noise" not in options and temperature != 1:
-        raise ValueError(f"ddpm samples at temperature 1 only, got {temperature}; use ddim, which with eta=1 is the same")
+        raise ValueError(
+            f"ddpm samples at temperature 1 only, got {temperature}; use ddim, which with eta=1 is the same"
+        )
+    if len(pinned) % len(generators):
+        raise ValueError(f"{len(pinned)} trajectories cannot be shared evenly by {len(generators)} generators")
     each, device = len(pinned) // len(generators), values.device
     noisy = temperature * draw_noise(generators, each, values.shape[1:], device)
     if warm is not None:
@@ -126,8 +130,14 @@ def denoise(
 
 
 def _guided(
-    predict: CleanPredictor, noisy: Tensor, t: Tensor, pinned: Tensor, values: Tensor,
-    guide: Score, progress: float, cap: float | None,
+    predict: CleanPredictor,
+    noisy: Tensor,
+    t: Tensor,
+    pinned: Tensor,
+    values: Tensor,
+    guide: Score,
+    progress: float,
+    cap: float | None,
 ) -> Tensor:
     """The clean prediction, moved up the guide's gradient."""
     with torch.enable_grad():

@@ -14,8 +14,8 @@ Scheduler = DDPMScheduler | DDIMScheduler | DPMSolverMultistepScheduler
 _CLASSES: dict[str, Any] = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
 
 
-def make_scheduler(sampler: Sampler = "ddim", *, train_steps: int = 32) -> Scheduler:
-    """A scheduler over `train_steps` noise levels of the squared-cosine schedule (Nichol & Dhariwal 2021).
+def make_scheduler(sampler: Sampler = "ddim", *, train_steps: int = 32, betas: list[float] | None = None) -> Scheduler:
+    """A scheduler over `train_steps` noise levels: the squared-cosine schedule (Nichol & Dhariwal 2021), or own `betas`.
 
     Clipping is left to the sampling loop, which knows what is pinned. Trailing spacing begins at the highest
     level: the other spacings leave the multistep solver without its last level.
@@ -32,6 +32,7 @@ def make_scheduler(sampler: Sampler = "ddim", *, train_steps: int = 32) -> Sched
         "beta_schedule": "squaredcos_cap_v2",
         "prediction_type": "sample",
         "timestep_spacing": "trailing",
+        "trained_betas": betas,
     }
     if sampler == "dpm++":
         return DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", final_sigmas_type="zero")
@@ -60,6 +61,7 @@ def for_one_plan(scheduler: Scheduler, sampler: Sampler | None, steps: int) -> S
     if name != "dpm++" and levels % steps:
         fits = [n for n in range(1, levels + 1) if levels % n == 0]
         raise ValueError(f"steps={steps} does not divide the {levels} noise levels; {name} takes {fits} (or use dpm++)")
-    fresh = make_scheduler(name, train_steps=levels)
+    own = None if scheduler.config.beta_schedule == "squaredcos_cap_v2" else scheduler.betas.tolist()
+    fresh = make_scheduler(name, train_steps=levels, betas=own)
     fresh.set_timesteps(steps)
     return fresh

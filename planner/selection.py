@@ -28,9 +28,23 @@ class Verdict(NamedTuple):
     implausibility: Tensor
 
 
+def check_selection(select: str) -> None:
+    """Refuse an unknown way to choose."""
+    if select not in get_args(Selection):
+        raise ValueError(f"unknown selection {select!r}; known: {', '.join(get_args(Selection))}")
+
+
 def judge(
-    spec: TrajectorySpec, trajectories: Tensor, predict: CleanPredictor, clean: Tensor, pinned: Tensor, values: Tensor,
-    generators: Sequence[torch.Generator], *, levels: int, select: Selection,
+    spec: TrajectorySpec,
+    trajectories: Tensor,
+    predict: CleanPredictor,
+    clean: Tensor,
+    pinned: Tensor,
+    values: Tensor,
+    generators: Sequence[torch.Generator],
+    *,
+    levels: int,
+    select: Selection,
 ) -> Verdict:
     """Look at candidates from three sides.
 
@@ -63,9 +77,7 @@ def judge(
     return Verdict(arrivals, worst, doubt)
 
 
-def order(
-    verdict: Verdict, select: Selection, *, candidates: int, bound: float, liked: Tensor | None = None
-) -> Tensor:
+def order(verdict: Verdict, select: Selection, *, candidates: int, bound: float, liked: Tensor | None = None) -> Tensor:
     """Scores (B,), higher is better, ranking the candidates of each problem.
 
     - "plausible": the least implausible.
@@ -75,8 +87,7 @@ def order(
 
     With a guide, its score (B,) decides among those that would otherwise do.
     """
-    if select not in get_args(Selection):
-        raise ValueError(f"unknown selection {select!r}; known: {', '.join(get_args(Selection))}")
+    check_selection(select)
     arrivals, worst, doubt = (v.reshape(-1, candidates).double() for v in verdict)
     if select == "first":
         scores = -torch.arange(candidates, device=arrivals.device, dtype=torch.float64).expand_as(arrivals)

@@ -68,6 +68,18 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name}={value} must be a positive number")
+        for name, most in (
+            ("warmup", math.inf),
+            ("weight_decay", math.inf),
+            ("action_weight", math.inf),
+            ("ema_decay", 1),
+        ):
+            if not 0 <= getattr(self, name) < most:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} must be at least 0" + (" and below 1" if most == 1 else "")
+                )
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} must not be negative")
 
     def fraction(self, step: int, seconds: float) -> float:
         """How much of the run is done, 0 to 1, by whichever bound is nearer."""
@@ -77,7 +89,9 @@ class TrainConfig:
 
     def rate_at(self, step: int, fraction: float) -> float:
         """Learning rate of update `step`."""
-        return self.learning_rate * min(1.0, (step + 1) / self.warmup) * 0.5 * (1 + math.cos(math.pi * fraction))
+        return (
+            self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup)) * 0.5 * (1 + math.cos(math.pi * fraction))
+        )
 
 
 @dataclass
@@ -128,22 +142,33 @@ class TrainState:
                 tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a mapping
         except Exception as error:
             raise ValueError(f"{path} is no training state of diffplan, or is damaged ({error})") from error
+        if not isinstance(meta, dict) or not isinstance(meta.get("step"), int) or "seconds" not in meta:
+            raise ValueError(f"{path} is no training state of diffplan: its metadata has no step and seconds")
         want = {k: v.shape for k, v in self.tensors().items() if not k.startswith("optimizer.")}
         got = {k: v.shape for k, v in tensors.items() if not k.startswith("optimizer.")}
         if want != got:
-            raise ValueError(f"{path} belongs to another network: {len(set(want.items()) ^ set(got.items()))} "
-                             "weights differ in name or shape")
-        part = {p: {k[len(p):]: v for k, v in tensors.items() if k.startswith(p)} for p in ("model.", "ema.")}
+            raise ValueError(
+                f"{path} belongs to another network: {len(set(want.items()) ^ set(got.items()))} "
+                "weights differ in name or shape"
+            )
+        moments = _moments(tensors, list(self.model.parameters()), path)
+        part = {p: {k[len(p) :]: v for k, v in tensors.items() if k.startswith(p)} for p in ("model.", "ema.")}
         self.model.load_state_dict(part["model."])
         self.ema.load_state_dict(part["ema."])
-        groups = self.optimizer.state_dict()
-        groups["state"] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".")
-                groups["state"].setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict(groups)
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         self.step, self.seconds = int(meta["step"]), float(meta["seconds"])
+
+
+def _moments(tensors: dict[str, Tensor], parameters: list[nn.Parameter], path: Path) -> dict[int, dict[str, Tensor]]:
+    """The optimiser's moments by parameter, refused where a shape is not its parameter's."""
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".")
+            if key != "step" and value.shape != parameters[int(index)].shape:
+                raise ValueError(f"{path} is damaged: {name} has shape {tuple(value.shape)}")
+            moments.setdefault(int(index), {})[key] = value
+    return moments
 
 
 @dataclass(frozen=True)
@@ -158,8 +183,13 @@ class Update:
 
 
 def train(
-    state: TrainState, windows: Windows, normalizer: Normalizer, alphas_cumprod: Tensor, config: TrainConfig,
-    *, accelerator: Accelerator,
+    state: TrainState,
+    windows: Windows,
+    normalizer: Normalizer,
+    alphas_cumprod: Tensor,
+    config: TrainConfig,
+    *,
+    accelerator: Accelerator,
 ) -> Iterator[Update]:
     """Train until the configured bound, yielding after every update; `state` is then complete and may be saved.
 
@@ -182,8 +212,13 @@ def train(
             group["lr"] = rate
         with accelerator.autocast():
             loss, info = denoising_loss(
-                model, normalizer.normalize(clean), pinned, alphas_cumprod,
-                prediction=config.prediction, column_weights=weights, generator=generator,
+                model,
+                normalizer.normalize(clean),
+                pinned,
+                alphas_cumprod,
+                prediction=config.prediction,
+                column_weights=weights,
+                generator=generator,
             )
         accelerator.backward(loss)
         norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm, foreach=True)
@@ -193,8 +228,11 @@ def train(
         torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - decay)
         state.step += 1
         state.seconds += time.perf_counter() - began
-        fraction = _agree(config.fraction(state.step, state.seconds), accelerator) if config.minutes else (
-            config.fraction(state.step, 0.0))
+        fraction = (
+            _agree(config.fraction(state.step, state.seconds), accelerator)
+            if config.minutes
+            else (config.fraction(state.step, 0.0))
+        )
         yield Update(state.step, fraction, state.seconds, rate, {**info, "gradient_norm": norm})
 
 

@@ -32,6 +32,8 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         multipliers: channels of each level as multiples of `width`; each level but the last halves time.
         blocks: residual blocks per level and direction.
         kernel_size: of the temporal convolutions, odd.
+        octaves: Fourier features of the input, sin and cos of pi 2^k x for k below this (Kingma et al. 2021, Variational
+            Diffusion Models, appendix C): they let a small network tell which side of a wall a point is on.
 
     Raises:
         ValueError: a size is not positive, or a level's channels are no multiple of 8 (its norm groups).
@@ -46,15 +48,18 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         multipliers: Sequence[int] = (1, 2, 4),
         blocks: int = 2,
         kernel_size: int = 5,
+        octaves: int = 4,
     ) -> None:
         super().__init__()
         channels = [width * m for m in multipliers]
-        if columns < 1 or blocks < 1 or not channels:
-            raise ValueError(f"columns={columns}, blocks={blocks}, multipliers={multipliers}: must be positive")
+        if columns < 1 or blocks < 1 or not channels or octaves < 0:
+            raise ValueError(
+                f"columns={columns}, blocks={blocks}, multipliers={multipliers}, octaves={octaves}: must be positive"
+            )
         if any(c < 8 or c % 8 for c in channels):
             raise ValueError(f"channels {channels} of the levels must be positive multiples of 8; change width")
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size={kernel_size} must be odd")
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={kernel_size} must be odd and positive")
         embed = 4 * width
         self.time_proj = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(width, embed, act_fn="mish", out_dim=embed)
@@ -65,7 +70,7 @@ class TemporalUNet(ModelMixin, ConfigMixin):
             pairs = zip(sizes, sizes[1:], strict=False)
             return nn.ModuleList(ResidualTemporalBlock1D(a, b, embed, kernel_size) for a, b in pairs)
 
-        ins = [2 * columns, *channels[:-1]]
+        ins = [(2 + 2 * octaves) * columns, *channels[:-1]]
         self.down = nn.ModuleList(level(a, b) for a, b in zip(ins, channels, strict=True))
         self.shrink = nn.ModuleList(Downsample1D(c, use_conv=True) for c in channels[:-1])
         self.middle = level(channels[-1], channels[-1])
@@ -92,7 +97,8 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         """
         horizon = sample.shape[1]
         given = torch.zeros_like(sample) if pinned is None else pinned.to(sample.dtype).expand_as(sample)
-        x = torch.cat([sample, given], dim=-1).transpose(1, 2)  # (B, 2D, H)
+        waves = [f(math.pi * 2**k * sample) for k in range(self.config.octaves) for f in (torch.sin, torch.cos)]
+        x = torch.cat([sample, given, *waves], dim=-1).transpose(1, 2)  # (B, 2D + 2D octaves, H)
         padding = math.ceil(horizon / self.factor) * self.factor - horizon
         x = F.pad(x, (0, padding), mode="replicate") if padding else x
         t = self.time_embedding(self.time_proj(timestep.expand(len(sample))).to(x.dtype))

@@ -40,8 +40,10 @@ class Windows:
         check_widths(episodes, spec)
         longest = int(episodes.lengths.max())
         if horizon < 2 or longest < spec.stride:
-            raise ValueError(f"horizon {horizon} at stride {spec.stride} needs episodes of at least {spec.stride} steps "
-                             f"and 2 tokens; the longest episode has {longest} steps")
+            raise ValueError(
+                f"horizon {horizon} at stride {spec.stride} needs episodes of at least {spec.stride} steps "
+                f"and 2 tokens; the longest episode has {longest} steps"
+            )
         self.spec, self.horizon = spec, horizon
         ends = np.repeat(episodes.offsets[1:] - 1, np.diff(episodes.offsets))
         room = (ends - np.arange(len(ends))) // spec.stride  # whole tokens ahead of each state
@@ -59,12 +61,15 @@ class Windows:
     def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Random windows: trajectories (B, H, D) in environment units and their lengths L (B,) in tokens.
 
-        Lengths are log-uniform over 1 to what the episode leaves, H - 1 at most.
+        Lengths run from 1 to what the episode leaves, H - 1 at most: half of them log-uniform, so that near goals are
+        seen often, half uniform, so that long ways are.
         """
         device = self.starts.device
-        pick, u = torch.rand(2, batch, generator=generator, device=device, dtype=torch.float64)
+        pick, u, coin = torch.rand(3, batch, generator=generator, device=device, dtype=torch.float64)
         first = self.starts[(pick * len(self.starts)).long()]
-        length = torch.exp(u * torch.log(self.room[first] + 1.0)).long().clamp(min=1)
+        room = self.room[first]
+        length = torch.where(coin < 0.5, torch.exp(u * torch.log(room + 1.0)), 1 + u * room).long()
+        length = torch.minimum(length, room).clamp(min=1)  # rounding must not carry a window past its episode
         return self.window(first, length), length
 
     def window(self, first: Tensor, length: Tensor) -> Tensor:
@@ -84,8 +89,10 @@ def check_widths(episodes: Episodes, spec: TrajectorySpec) -> None:
     got = episodes.observations.shape[1], episodes.actions.shape[1]
     want = len(spec.observation_names), len(spec.action_names)
     if got != want:
-        raise ValueError(f"the data has {got[0]} observation and {got[1]} action columns, the task has "
-                         f"{want[0]} ({', '.join(spec.observation_names)}) and {want[1]} ({', '.join(spec.action_names)})")
+        raise ValueError(
+            f"the data has {got[0]} observation and {got[1]} action columns, the task has "
+            f"{want[0]} ({', '.join(spec.observation_names)}) and {want[1]} ({', '.join(spec.action_names)})"
+        )
 
 
 def check_horizon(episodes: Episodes, spec: TrajectorySpec, horizon: int) -> None:
@@ -93,8 +100,10 @@ def check_horizon(episodes: Episodes, spec: TrajectorySpec, horizon: int) -> Non
     needed, longest = (horizon - 1) * spec.stride, int(episodes.lengths.max())
     if needed > longest:
         fits = longest // spec.stride + 1
-        raise ValueError(f"horizon {horizon} (tokens of {spec.stride} steps: {needed} steps) is longer than every episode "
-                         f"(the longest has {longest} steps); use a horizon of at most {fits} or a smaller stride")
+        raise ValueError(
+            f"horizon {horizon} (tokens of {spec.stride} steps: {needed} steps) is longer than every episode "
+            f"(the longest has {longest} steps); use a horizon of at most {fits} or a smaller stride"
+        )
 
 
 def consistency(spec: TrajectorySpec, trajectory: Tensor) -> Tensor:
@@ -133,4 +142,3 @@ def _stride_means(actions: np.ndarray, stride: int) -> np.ndarray:
     np.cumsum(actions, axis=0, dtype=np.float64, out=sums[1:])
     last = np.minimum(np.arange(len(actions)) + stride, len(actions))
     return ((sums[last] - sums[:-1]) / stride).astype(np.float32)
-

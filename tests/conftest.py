@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +29,8 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def spec() -> TrajectorySpec:
     """Two forces move a mass with position x, y and velocity vx, vy; a token every 2 steps of 0.1 s."""
-    return TrajectorySpec(("fx", "fy"), ("x", "y", "vx", "vy"), ("x", "y"), ("vx", "vy"), dt_seconds=0.1, stride=2)
+    names = ("x", "y", "vx", "vy")
+    return TrajectorySpec(("fx", "fy"), names, names[:2], names[2:], dt_seconds=0.1, stride=2)
 
 
 @pytest.fixture(scope="session")
@@ -54,8 +58,12 @@ def make_planner(spec: TrajectorySpec, episodes: Episodes) -> Callable[..., Traj
             network = TemporalUNet(spec.width, width=8, multipliers=(1, 2), blocks=1, kernel_size=3)
         defaults = {"task": "test", "consistency_bound": 0.1, "sampling": {"candidates": 3, "steps": 4}}
         return TrajectoryPlanner(
-            network, Normalizer.fit(episodes, spec), make_scheduler("ddim", train_steps=8),
-            spec=spec.to_config(), horizon=HORIZON, **(defaults | options),
+            network,
+            Normalizer.fit(episodes, spec),
+            make_scheduler("ddim", train_steps=8),
+            spec=spec.to_config(),
+            horizon=HORIZON,
+            **(defaults | options),
         )
 
     return make
@@ -77,7 +85,7 @@ def exact_denoiser() -> Callable[..., Callable[..., torch.Tensor]]:
     """The perfect network for entries that are N(mean, deviation^2), each by itself."""
 
     def make(mean: float, deviation: float, alphas_cumprod: torch.Tensor, prediction: str = "x0") -> Callable:
-        def network(noisy: torch.Tensor, timestep: torch.Tensor, pinned: torch.Tensor | None = None) -> torch.Tensor:
+        def network(noisy: torch.Tensor, timestep: torch.Tensor, _: object = None) -> torch.Tensor:
             level = alphas_cumprod[timestep].reshape(-1, 1, 1)
             alpha, sigma, variance = level.sqrt(), (1 - level).sqrt(), deviation**2
             clean = mean + variance * alpha / (alpha**2 * variance + sigma**2) * (noisy - alpha * mean)
@@ -87,3 +95,43 @@ def exact_denoiser() -> Callable[..., Callable[..., torch.Tensor]]:
         return network
 
     return make
+
+
+DATA_STEPS = 20_000
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A small maze2d-umaze dataset in a folder of its own; how many steps were asked for."""
+    from diffplan.envs.datasets import collect
+    from diffplan.envs.tasks import find_task
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("minari")))
+        list(collect(find_task("maze2d"), steps=DATA_STEPS))
+        yield DATA_STEPS
+
+
+@pytest.fixture(scope="session")
+def run_folder(data: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of maze2d-umaze, trained for a moment."""
+    from diffplan.envs.presets import find_preset
+    from diffplan.envs.runs import train_run
+    from diffplan.envs.tasks import find_task
+    from diffplan.planner.training import TrainConfig
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    config = TrainConfig(steps=60, batch_size=16)
+    list(train_run(find_task("maze2d"), folder, config, preset=find_preset("default"), command="diffplan train maze2d"))
+    return folder
+
+
+@pytest.fixture
+def copy_run(tmp_path: Path) -> Callable[..., Path]:
+    """Copies a run folder, to be broken."""
+    numbers = itertools.count()
+
+    def copy(folder: Path, target: Path | None = None) -> Path:
+        return Path(shutil.copytree(folder, target or tmp_path / f"copy-{next(numbers)}"))
+
+    return copy

@@ -68,24 +68,29 @@ def test_values_where_nothing_is_pinned_are_forgotten(spec):
     assert same(Conditions(torch.zeros_like(values, dtype=torch.bool), values), Conditions.free(spec, H))
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda s: start_at(s, H, START[:3]),
-    lambda s: start_at(s, H, [*START, 5.0]),
-    lambda s: arrive_at(s, H, [1.0]),
-    lambda s: arrive_at(s, H, {"z": 1.0}),
-    lambda s: pass_through(s, H, H, [1.0, 2.0]),
-    lambda s: pass_through(s, H, -H - 1, [1.0, 2.0]),
-    lambda s: apply_actions(s, H, torch.zeros(H + 1, 2)),
-    lambda s: apply_actions(s, H, torch.zeros(2, 3)),
-    lambda s: apply_actions(s, H, torch.zeros(2, 1)),
-    lambda s: visit_states(s, H, torch.zeros(H + 1, 4)),
-    lambda s: visit_states(s, H, torch.zeros(2, 1)),
-    lambda s: Conditions(torch.zeros(H, 7), torch.zeros(H, 7)),
-    lambda s: Conditions(torch.zeros(H, 7, dtype=torch.bool), torch.zeros(H, 6)),
-])
-def test_what_does_not_fit_is_refused(spec, wrong):
+WRONG = {
+    "too few observations": lambda s: start_at(s, H, START[:3]),
+    "too many observations": lambda s: start_at(s, H, [*START, 5.0]),
+    "half a goal": lambda s: arrive_at(s, H, [1.0]),
+    "an unknown name": lambda s: arrive_at(s, H, {"z": 1.0}),
+    "a token too late": lambda s: pass_through(s, H, H, [1.0, 2.0]),
+    "a token too early": lambda s: pass_through(s, H, -H - 1, [1.0, 2.0]),
+    "no such column": lambda s: Conditions.free(s, H).pin(0, [7], [1.0]),
+    "one column, two values": lambda s: Conditions.free(s, H).pin(0, [2, 2], [1.0, 5.0]),
+    "too many actions": lambda s: apply_actions(s, H, torch.zeros(H + 1, 2)),
+    "wide actions": lambda s: apply_actions(s, H, torch.zeros(2, 3)),
+    "narrow actions": lambda s: apply_actions(s, H, torch.zeros(2, 1)),
+    "too many states": lambda s: visit_states(s, H, torch.zeros(H + 1, 4)),
+    "narrow states": lambda s: visit_states(s, H, torch.zeros(2, 1)),
+    "a mask of numbers": lambda s: Conditions(torch.zeros(H, 7), torch.zeros(H, 7)),
+    "a mask of another shape": lambda s: Conditions(torch.zeros(H, 7, dtype=torch.bool), torch.zeros(H, 6)),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_does_not_fit_is_refused(spec, name):
     with pytest.raises(ValueError):
-        wrong(spec)
+        WRONG[name](spec)
 
 
 def test_a_goal_about_no_column_pins_only_arrival():

@@ -29,7 +29,12 @@ def draw(generator: torch.Generator) -> tuple[torch.Tensor, ...]:
 
 def loss_of(network, clean, pinned, prediction, weights=None, seed=0):
     return denoising_loss(
-        network, clean, pinned, LEVELS, prediction=prediction, generator=torch.Generator().manual_seed(seed),
+        network,
+        clean,
+        pinned,
+        LEVELS,
+        prediction=prediction,
+        generator=torch.Generator().manual_seed(seed),
         column_weights=torch.ones(clean.shape[-1]) if weights is None else weights,
     )
 
@@ -53,7 +58,8 @@ class TestEveryPrediction:
         t, levels = torch.arange(20), LEVELS.double()
         said = exact_denoiser(0.3, 0.4, levels, prediction)(noisy, t)
         want = exact_denoiser(0.3, 0.4, levels, "x0")(noisy, t)
-        torch.testing.assert_close(predict_clean(said, noisy, alpha, sigma, prediction), want, atol=1e-5, rtol=0)
+        got = predict_clean(said, noisy, alpha, sigma, prediction)
+        torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
 
     def test_a_perfect_denoiser_has_no_loss(self, prediction, generator):
         clean = torch.randn(64, 5, 3, generator=generator)
@@ -100,5 +106,5 @@ def test_noise_and_timesteps_come_from_the_generator(generator):
 def test_unknown_prediction_is_refused():
     for known in PREDICTIONS:
         check_prediction(known)
-    with pytest.raises(ValueError, match="'score'.* x0, eps, v"):
+    with pytest.raises(ValueError, match=r"'score'.* x0, eps, v"):
         check_prediction("score")

@@ -9,8 +9,10 @@ from diffplan.planner.episodes import Episodes, concatenate
 def raw() -> tuple[list[np.ndarray], list[np.ndarray]]:
     rng = np.random.default_rng(1)
     lengths = (3, 1, 5)
-    return ([rng.normal(size=(n + 1, 2)).astype(np.float32) for n in lengths],
-            [rng.normal(size=(n, 1)).astype(np.float32) for n in lengths])
+    return (
+        [rng.normal(size=(n + 1, 2)).astype(np.float32) for n in lengths],
+        [rng.normal(size=(n, 1)).astype(np.float32) for n in lengths],
+    )
 
 
 def test_from_arrays_and_episode_are_inverse():
@@ -32,7 +34,7 @@ def test_the_last_state_carries_no_action():
 
 def test_concatenate_keeps_every_episode():
     observations, actions = raw()
-    parts = [Episodes.from_arrays(observations[:1], actions[:1]), Episodes.from_arrays(observations[1:], actions[1:])]
+    parts = [Episodes.from_arrays(observations[i], actions[i]) for i in (slice(0, 1), slice(1, 3))]
     assert concatenate(parts).fingerprint() == Episodes.from_arrays(observations, actions).fingerprint()
 
 
@@ -63,15 +65,18 @@ def test_fingerprint_sees_where_episodes_begin():
     assert other.fingerprint() != made.fingerprint()
 
 
-@pytest.mark.parametrize(("observations", "actions"), [
-    ([], []),
-    ([np.zeros((3, 2))], []),
-    ([np.zeros((3, 2))], [np.zeros((3, 1))]),
-    ([np.zeros((1, 2))], [np.zeros((0, 1))]),
-    ([np.zeros(3)], [np.zeros((2, 1))]),
-    ([np.zeros((3, 2)), np.zeros((3, 4))], [np.zeros((2, 1))] * 2),
-    ([np.zeros((3, 2))] * 2, [np.zeros((2, 1)), np.zeros((2, 3))]),
-])
+@pytest.mark.parametrize(
+    ("observations", "actions"),
+    [
+        ([], []),
+        ([np.zeros((3, 2))], []),
+        ([np.zeros((3, 2))], [np.zeros((3, 1))]),
+        ([np.zeros((1, 2))], [np.zeros((0, 1))]),
+        ([np.zeros(3)], [np.zeros((2, 1))]),
+        ([np.zeros((3, 2)), np.zeros((3, 4))], [np.zeros((2, 1))] * 2),
+        ([np.zeros((3, 2))] * 2, [np.zeros((2, 1)), np.zeros((2, 3))]),
+    ],
+)
 def test_refusals(observations, actions):
     with pytest.raises(ValueError):
         Episodes.from_arrays(observations, actions)

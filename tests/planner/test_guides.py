@@ -9,8 +9,13 @@ from diffplan.planner.guides import FAMILY, Guide, avoid, effort, goal, length, 
 from diffplan.planner.spec import TrajectorySpec
 
 EXAMPLES = {
-    "avoid": avoid(0.3, -0.2, 1.5), "effort": effort(), "goal": goal(1.0, 2.0), "length": length(),
-    "smooth": smooth(), "speed": speed(0.5), "via": via(1.0, -1.0),
+    "avoid": avoid(0.3, -0.2, 1.5),
+    "effort": effort(),
+    "goal": goal(1.0, 2.0),
+    "length": length(),
+    "smooth": smooth(),
+    "speed": speed(0.5),
+    "via": via(1.0, -1.0),
 }
 
 
@@ -41,7 +46,7 @@ class TestEveryGuide:
     def test_climbing_the_gradient_improves_the_score(self, name, spec, generator):
         path = paths(spec, generator).requires_grad_(True)
         before = EXAMPLES[name].score(spec, path)
-        gradient, = torch.autograd.grad(before.sum(), path)
+        (gradient,) = torch.autograd.grad(before.sum(), path)
         after = EXAMPLES[name].score(spec, path + 1e-5 * gradient)
         assert (after > before).all()
 
@@ -50,8 +55,11 @@ class TestEveryGuide:
         path = torch.zeros(1, 6, spec.width, dtype=dtype)
         path[0, :, spec.position_columns] = torch.tensor([0.3, -0.2], dtype=dtype)
         path.requires_grad_(True)
-        gradient, = torch.autograd.grad(EXAMPLES[name].score(spec, path).sum(), path)
+        (gradient,) = torch.autograd.grad(EXAMPLES[name].score(spec, path).sum(), path)
         assert gradient.isfinite().all()
+
+    def test_the_shortest_plan_has_a_score(self, name, spec, generator):
+        assert EXAMPLES[name].score(spec, paths(spec, generator, tokens=2)).isfinite().all()
 
     def test_composition_is_linear(self, name, spec, generator):
         a, b, path = EXAMPLES[name], EXAMPLES["goal"], paths(spec, generator)
@@ -69,7 +77,7 @@ class TestEveryGuide:
             assert (limited.score(spec, path, progress) == 0).all()
 
     def test_described_by_name_and_weight(self, name):
-        line, = (2.5 * EXAMPLES[name]).describe()
+        (line,) = (2.5 * EXAMPLES[name]).describe()
         assert line.startswith(name)
         assert line.endswith("@2.5")
 
@@ -127,10 +135,17 @@ def test_a_cost_of_ones_own(spec, generator):
     torch.testing.assert_close(mine.score(spec, path), -path[..., 0].sum(-1))
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda: avoid(0, 0, 0), lambda: avoid(0, 0, -1), lambda: speed(0), lambda: goal(0, 0).during(0.5, 0.5),
-    lambda: goal(0, 0).during(-0.1, 0.5), lambda: goal(0, 0).during(0.1, 1.5),
-])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: avoid(0, 0, 0),
+        lambda: avoid(0, 0, -1),
+        lambda: speed(0),
+        lambda: goal(0, 0).during(0.5, 0.5),
+        lambda: goal(0, 0).during(-0.1, 0.5),
+        lambda: goal(0, 0).during(0.1, 1.5),
+    ],
+)
 def test_refusals(wrong):
     with pytest.raises(ValueError):
         wrong()
@@ -141,3 +156,9 @@ def test_tasks_without_two_positions_are_refused(guide):
     spec = TrajectorySpec(("a",), ("x", "v"), ("x",), ("v",))
     with pytest.raises(ValueError, match="two position columns"):
         guide.score(spec, torch.zeros(1, 5, spec.width))
+
+
+def test_a_speed_limit_needs_velocities():
+    spec = TrajectorySpec(("a",), ("x", "y"), ("x", "y"))
+    with pytest.raises(ValueError, match="velocity"):
+        speed(1.0).score(spec, torch.zeros(1, 5, spec.width))

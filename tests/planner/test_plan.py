@@ -82,12 +82,13 @@ def test_actions_are_held_not_blended(random, spec):
 
 def test_after_the_end_the_last_token_is_held(random, spec):
     got = random.reference(spec.stride * (TOKENS - 1) + np.array([0, 1, 7, 1000]))
-    for name, want in (("observation", random.observations), ("position", random.positions), ("action", random.actions)):
-        np.testing.assert_allclose(getattr(got, name), np.repeat(want[0, -1:], 4, axis=0), atol=1e-6)
+    for name in ("observation", "position", "action"):
+        last = getattr(random, f"{name}s")[0, -1:]
+        np.testing.assert_allclose(getattr(got, name), np.repeat(last, 4, axis=0), atol=1e-6)
 
 
 def test_an_absorbed_plan_rests(spec):
-    """Where all tokens after arrival share one position, the reference stays there, whatever their velocities say."""
+    """Where all tokens from arrival on share one position, it stays there, whatever velocities say."""
     path = np.random.default_rng(0).normal(size=(1, TOKENS, spec.width))
     path[0, 3:, spec.position_columns] = np.array([[2.0], [1.0]])
     got = plan_of(spec, path, arrivals=[3]).reference(np.arange(15, 40))

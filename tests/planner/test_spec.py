@@ -35,18 +35,21 @@ def test_config_survives_json(spec):
     assert TrajectorySpec(**json.loads(json.dumps(spec.to_config()))) == spec
 
 
-@pytest.mark.parametrize("wrong", [
-    {"action_names": ()},
-    {"observation_names": ()},
-    {"action_names": ("a", "a")},
-    {"observation_names": ("x", "x", "vx")},
-    {"position": ("z",)},
-    {"velocity": ("z",)},
-    {"position": ("x",), "velocity": ("vx", "vy")},
-    {"stride": 0},
-    {"dt_seconds": 0.0},
-    {"dt_seconds": -1.0},
-])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"action_names": ()},
+        {"observation_names": ()},
+        {"action_names": ("a", "a")},
+        {"observation_names": ("x", "x", "vx")},
+        {"position": ("z",)},
+        {"velocity": ("z",)},
+        {"position": ("x",), "velocity": ("vx", "vy")},
+        {"stride": 0},
+        {"dt_seconds": 0.0},
+        {"dt_seconds": -1.0},
+    ],
+)
 def test_refusals(spec, wrong):
     with pytest.raises(ValueError):
         TrajectorySpec(**(spec.to_config() | wrong))

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from diffplan.planner.execution import Executor, PlannedActions, TrackingController
+from diffplan.planner.plan import Reference
+
+DT = 0.1
+CONTROLLER = TrackingController((0, 1), (2, 3))
+
+
+class PointMass:
+    """A force moves a mass; each episode ends after its own number of steps, and every step is worth 1."""
+
+    def __init__(self, lives=(1000, 1000, 1000)) -> None:
+        self.lives = np.array(lives)
+
+    def reset(self, seeds):
+        rngs = [np.random.default_rng(s) for s in seeds]
+        self.clock = np.zeros(len(seeds), int)
+        self.states = np.array([r.normal(0, 0.3, 4) for r in rngs], np.float32)
+        return self.states.copy(), np.array([r.normal(0, 0.3, 2) for r in rngs], np.float32)
+
+    def step(self, actions):
+        velocity = self.states[:, 2:] + DT * actions
+        position = self.states[:, :2] + DT * velocity
+        self.states = np.hstack([position, velocity]).astype(np.float32)
+        self.clock += 1
+        return self.states.copy(), np.ones(len(actions), np.float32), self.clock >= self.lives
+
+
+def executor(planner, environments=None, **options) -> Executor:
+    options = {"controller": CONTROLLER, "replan_every": 4, "tolerance": -1.0} | options
+    return Executor(planner, environments or PointMass(), **options)
+
+
+def test_side_by_side_equals_one_after_another(planner):
+    lives = (5, 13, 9)
+    together = executor(planner, PointMass(lives)).run(steps=11, seeds=[3, 4, 5])
+    for i, seed in enumerate((3, 4, 5)):
+        (alone,) = executor(planner, PointMass(lives[i : i + 1])).run(steps=11, seeds=[seed])
+        assert together[i].plan_steps == alone.plan_steps
+        for name in ("goal", "states", "actions", "rewards"):
+            np.testing.assert_allclose(getattr(together[i], name), getattr(alone, name), atol=5e-5)
+
+
+def test_it_plans_when_promised(planner):
+    runner = executor(planner)
+    for rollout in runner.run(steps=10, seeds=[0, 1, 2]):
+        assert rollout.plan_steps == (0, 4, 8)
+        assert len(rollout.plans) == 3
+        assert rollout.states.shape == (11, 4)
+        assert rollout.actions.shape == (10, 2)
+        for step, plan in zip(rollout.plan_steps, rollout.plans, strict=True):
+            np.testing.assert_array_equal(plan.observations[0, 0], rollout.states[step])
+            np.testing.assert_array_equal(plan.positions[0, -1], rollout.goal)
+    assert len(runner.plan_seconds) == 3
+
+
+def test_a_plan_about_to_arrive_is_kept_while_it_is_followed(planner):
+    """At most 14 steps long, every plan is within 20 steps of arriving."""
+    options = {"replan_every": 20}
+    kept = executor(planner, tolerance=np.inf, **options).run(steps=45, seeds=[0, 1, 2])
+    assert [r.plan_steps for r in kept] == [(0,)] * 3
+    left = executor(planner, tolerance=-1.0, **options).run(steps=45, seeds=[0, 1, 2])
+    assert [r.plan_steps for r in left] == [(0, 20, 40)] * 3
+
+
+def test_ended_episodes_earn_nothing_and_are_cut(planner):
+    runner = executor(planner, PointMass((3, 6, 1000)))
+    moments = list(runner.moments(steps=9, seeds=[0, 1, 2]))
+    rewards = np.array([m.rewards for m in moments[1:]])
+    np.testing.assert_array_equal(rewards.sum(0), [3, 6, 9])
+    assert [r.rewards.sum() for r in runner.rollouts(moments)] == [3, 6, 9]
+    assert [len(r.states) for r in runner.rollouts(moments)] == [4, 7, 10]
+    assert [r.plan_steps for r in runner.rollouts(moments)] == [(0,), (0, 4), (0, 4, 8)]
+
+
+def test_it_stops_when_all_have_ended(planner):
+    moments = list(executor(planner, PointMass((3, 6, 2))).moments(steps=100, seeds=[0, 1, 2]))
+    assert [m.step for m in moments] == list(range(7))
+
+
+def test_moments_begin_with_the_reset(planner):
+    first = next(executor(planner).moments(steps=5, seeds=[0, 1, 2]))
+    observations, _ = PointMass().reset([0, 1, 2])
+    np.testing.assert_array_equal(first.observations, observations)
+    assert first.step == 0
+    assert first.replanned.all()
+    assert len(first.plans) == 3
+
+
+def test_planned_actions_are_applied(planner):
+    (rollout,) = executor(planner, PointMass((99,)), controller=PlannedActions(), replan_every=6).run(
+        steps=12, seeds=[0]
+    )
+    expected = [plan.actions[0, step // 2] for plan in rollout.plans for step in range(6)]
+    np.testing.assert_allclose(rollout.actions, expected, atol=1e-6)
+
+
+def test_plans_can_be_forgotten(planner):
+    rollout = executor(planner, keep_plans=False).run(steps=5, seeds=[0, 1, 2])[0]
+    assert rollout.plans == ()
+    assert rollout.plan_steps == (0, 4)
+
+
+class TestControllers:
+    NOW = Reference(np.zeros((1, 4)), np.zeros((1, 2)), np.zeros((1, 2)), np.array([[0.2, -0.4]]))
+    AHEAD = Reference(np.zeros((1, 4)), np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.ones((1, 2)))
+    SEEN = np.array([[0.5, 2.5, 2.0, 6.0]])
+
+    def test_planned(self):
+        np.testing.assert_array_equal(PlannedActions().act(self.SEEN, self.NOW, self.AHEAD), self.NOW.action)
+
+    def test_tracking_closed_form(self):
+        """0.5 (0.2, -0.4) + 0.3 (0.5, -0.5) + 0.1 (1, -2)."""
+        controller = TrackingController((0, 1), (2, 3), p_gain=0.3, d_gain=0.1, feedforward=0.5)
+        np.testing.assert_allclose(controller.act(self.SEEN, self.NOW, self.AHEAD), [[0.35, -0.55]])
+
+    def test_tracking_is_clipped(self):
+        controller = TrackingController((0, 1), (2, 3), p_gain=100, limit=0.7)
+        np.testing.assert_allclose(controller.act(self.SEEN, self.NOW, self.AHEAD), [[0.7, -0.7]])
+
+    def test_tracking_finds_its_columns(self):
+        order = [3, 1, 0, 2]
+        plain = TrackingController((0, 1), (2, 3), limit=99).act(self.SEEN, self.NOW, self.AHEAD)
+        mixed = TrackingController((2, 1), (3, 0), limit=99).act(self.SEEN[:, order], self.NOW, self.AHEAD)
+        np.testing.assert_allclose(mixed, plain)
+
+
+@pytest.mark.parametrize("wrong", [0, -3])
+def test_refusals(planner, wrong):
+    with pytest.raises(ValueError, match="replan_every"):
+        executor(planner, replan_every=wrong)
