@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -136,9 +137,9 @@ def record(
 
     def row(s: Stats) -> dict[str, Any]:
         return {
-            "score_strict": _number(s.score_strict and s.score_strict.mean),
-            "score_strict_ci95": _number(s.score_strict and s.score_strict.ci95),
-            "score_latched": _number(s.score_latched and s.score_latched.mean),
+            "score_strict": _number(None if s.score_strict is None else s.score_strict.mean),
+            "score_strict_ci95": _number(None if s.score_strict is None else s.score_strict.ci95),
+            "score_latched": _number(None if s.score_latched is None else s.score_latched.mean),
             "success_rate": s.success_rate,
             "steps_to_goal_mean": _number(s.steps_to_goal),
             "return_mean": _number(s.returns.mean),
@@ -163,7 +164,7 @@ def _one_plan_seconds(
 ) -> float:
     """Median time of a single plan, one environment at a time, from starts of these rollouts."""
     times = []
-    for rollout in (rollouts * TIMED_PLANS)[:TIMED_PLANS]:
+    for rollout in itertools.islice(itertools.cycle(rollouts), TIMED_PLANS):
         goal = rollout.goal.tolist() if len(rollout.goal) else None
         times.append(planner.plan(planner.problem(rollout.states[0].tolist(), goal), guide=guide, **options).seconds)
     return statistics.median(times)

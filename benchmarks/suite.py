@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from diffplan.planner.training import TrainConfig
 
 from .evaluate import Evaluation, evaluate, record
 from .report import HEADER, markdown, table_rows
+
+Report = tuple[dict[str, Any], list[list[str]]]
+"""Numbers for the JSON, and rows of the table."""
 
 SUITE = {
     "maze2d-umaze": "train umaze with the default preset, then maze2d and multi2d under the strict protocol",
@@ -55,7 +58,7 @@ def run_benchmark(name: str, *, output: Path, run: str | None = None, episodes: 
     yield f"wrote {output / f'{name}.json'}"
 
 
-def _maze(name: str, run: str | None, episodes: int) -> Iterator[str]:  # type: ignore[misc]
+def _maze(name: str, run: str | None, episodes: int) -> Generator[str, None, Report]:
     folder = Path(run) if run else RUNS / f"bench-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if run is None:
         task, preset = find_task(name), find_preset("default")
@@ -72,7 +75,7 @@ def _maze(name: str, run: str | None, episodes: int) -> Iterator[str]:  # type: 
     return {"training": training_record(folder), "evaluations": evaluations}, rows
 
 
-def _execution(run: str | None, episodes: int) -> Iterator[str]:  # type: ignore[misc]
+def _execution(run: str | None, episodes: int) -> Generator[str, None, Report]:
     settings: list[tuple[str, dict[str, Any]]] = [
         (f"{controller}, replan every {steps}", {"controller": controller, "replan_every": steps})
         for controller in ("tracking", "actions")
@@ -86,14 +89,15 @@ def _execution(run: str | None, episodes: int) -> Iterator[str]:  # type: ignore
     return {"evaluations": evaluations}, rows
 
 
-def _measure(run: str | None, task_name: str, episodes: int, **options: Any) -> Iterator[str]:  # type: ignore[misc]
+def _measure(run: str | None, task_name: str, episodes: int, **options: Any) -> Generator[str, None, dict[str, Any]]:
     planner, task = load_planner(run, task=task_name)
     began = time.monotonic()
     for done in evaluate(planner, task, episodes=episodes, **options):
         if isinstance(done, Evaluation):
             result = done
     numbers = record(result, task, seed=0, device=str(planner.device), versions=versions(), command=exact_command())
-    yield f"{task_name}: strict {result.stats.score_strict}, success {result.stats.success_rate:.0%} ({time.monotonic() - began:.0f} s)"
+    took = f"{time.monotonic() - began:.0f} s"
+    yield f"{task_name}: strict {result.stats.score_strict}, success {result.stats.success_rate:.0%} ({took})"
     return numbers
 
 

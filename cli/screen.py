@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-import click
+import typer
 from typer.core import TyperGroup
 
 
@@ -19,23 +19,23 @@ class Bar(Protocol):
 class Commands(TyperGroup):
     """Turns exceptions into one line and an exit code: 2 for bad input, 1 for a failed job; --debug shows more."""
 
-    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         words = list(sys.argv[1:] if args is None else args)
         if "--debug" in words:
             os.environ["DIFFPLAN_DEBUG"] = "1"
-        return super().main(args=[w for w in words if w != "--debug"], **extra)
+        return super().main([w for w in words if w != "--debug"], *rest, **extra)
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.exceptions.ClickException, click.exceptions.Exit, click.exceptions.Abort):
-            raise
         except BaseException as error:
-            if os.environ.get("DIFFPLAN_DEBUG") or isinstance(error, SystemExit):
+            # The command line's own exceptions carry an exit code, and know how to show themselves.
+            own = hasattr(error, "exit_code") or isinstance(error, (typer.Abort, SystemExit))
+            if own or os.environ.get("DIFFPLAN_DEBUG"):
                 raise
             code, text = explain(error)
             print(f"Error: {text}", file=sys.stderr)
-            raise click.exceptions.Exit(code) from error
+            raise typer.Exit(code) from error
 
 
 def explain(error: BaseException) -> tuple[int, str]:

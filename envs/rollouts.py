@@ -154,7 +154,7 @@ def save(ride: Ride, result: Result, path: Path) -> None:
     save_video(path, frames, fps=round(1 / (DRAW_EVERY * ride.task.spec.dt_seconds)))
 
 
-def plan_lookup(plan_steps: Sequence[int], paths: Sequence[NDArray[np.float64]]) -> Any:
+def plan_lookup(plan_steps: Sequence[int], paths: Sequence[NDArray[Any]]) -> Any:
     """Step to the path (n, P) of the plan that was being followed then."""
 
     def at(step: int) -> NDArray[np.float64] | None:

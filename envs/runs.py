@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
@@ -230,7 +230,8 @@ def read_record(output: Path) -> dict[str, Any]:
     path = output / "run.json"
     if not path.is_file():
         raise ValueError(
-            f"{str(output)!r} holds no run to continue (no run.json); start one with: diffplan train TASK --output {output}"
+            f"{str(output)!r} holds no run to continue (no run.json); start one with: "
+            f"diffplan train TASK --output {output}"
         )
     try:
         record = json.loads(path.read_text())
@@ -292,7 +293,7 @@ def _run(
         state.load(output / STATE)
     sampling = Sampling(**{**task.sampling, **preset.sampling})
     planner = TrajectoryPlanner(
-        state.ema,
+        cast(TemporalUNet, state.ema),
         normalizer,
         scheduler,
         spec=task.spec.to_config(),

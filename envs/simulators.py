@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .tasks import Task
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 
 class Simulators:
@@ -51,7 +52,7 @@ class Simulators:
         self._observations = np.array([o for o, _ in begun])
         return self._observations.astype(np.float32), self._goals.astype(np.float32)
 
-    def step(self, actions: Array) -> tuple[Array, NDArray[np.float64], NDArray[np.bool_]]:
+    def step(self, actions: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Apply actions (B, A); an environment whose episode has ended stays as it is."""
         rewards = np.zeros(len(self.envs))
         for i, env in enumerate(self.envs):

@@ -271,7 +271,7 @@ def _maze_tasks() -> dict[str, Task]:
     rows: list[tuple[str, str, Cell, int, tuple[float, float], int, int, float, dict[str, Any]]] = [
         ("umaze", "UMaze", (1, 1), 300, (23.85, 161.86), 5, 32, 10.0, {}),
         ("medium", "Medium", (6, 6), 600, (13.13, 277.39), 9, 40, 30.0, {"candidates": 16}),
-        ("large", "Large", (7, 9), 800, (6.7, 273.99), 12, 48, 30.0, {"candidates": 16}),
+        ("large", "Large", (7, 9), 800, (6.7, 273.99), 10, 48, 30.0, {"candidates": 16}),
     ]
     made: dict[str, Task] = {}
     for size, title, goal, steps, score, stride, horizon, minutes, sampling in rows:

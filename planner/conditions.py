@@ -95,10 +95,8 @@ def arrive_at(
         horizon: H.
         position: values of `spec.position`, or any observations by name.
     """
-    if isinstance(position, Mapping):
-        columns, values = spec.columns(*position), list(position.values())
-    else:
-        columns, values = spec.position_columns, position
+    columns = spec.columns(*position) if isinstance(position, Mapping) else spec.position_columns
+    values = list(position.values()) if isinstance(position, Mapping) else position
     return Conditions.free(spec, horizon).pin(-1, columns, values).pin(-1, [spec.arrived], [1.0])
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from .guides import Guide
 from .pipeline import Feasible, TrajectoryPlanner
 from .plan import Plan, Reference
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 
 class Environments(Protocol):
@@ -106,7 +106,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Moment:
-    """All environments after one step: observations (B, O), actions (B, A), rewards (B,), ended (B,), plans, who replanned (B,)."""
+    """All environments after one step: observations (B, O), actions (B, A), rewards, ended and who replanned (B,)."""
 
     step: int
     observations: Array
@@ -236,8 +236,8 @@ class Executor:
         generators: Sequence[torch.Generator],
     ) -> list[_Flight]:
         """New plans for those that are due, all in one batch."""
-        who = np.flatnonzero(due)
-        if not len(who):
+        who = np.flatnonzero(due).tolist()
+        if not who:
             return flights
         problems: list[Conditions] = [
             self.planner.problem(observations[i].tolist(), goals[i].tolist() if len(goals[i]) else None) for i in who

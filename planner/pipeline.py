@@ -286,7 +286,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         guide: Guide | None = None,
         **options: Any,
     ) -> Iterator[Tensor]:
-        """The plan while it is denoised: (K, H, D) in environment units, from noise to plan, `Sampling.steps` + 1 times."""
+        """The plan while it is denoised, from noise to plan: `Sampling.steps` + 1 times (K, H, D), in its units."""
         generators, sampling = [generator or torch.Generator().manual_seed(0)], self.sampling.changed(options)
         pinned, values = self._expand([conditions], sampling.candidates)
         before = generators[0].get_state()

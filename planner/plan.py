@@ -6,13 +6,14 @@ Shape letters: K candidates, H horizon (tokens), A actions, O observations, P po
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .spec import TrajectorySpec
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)

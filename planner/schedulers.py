@@ -5,17 +5,17 @@ All of them integrate a predicted clean trajectory (`prediction_type="sample"`),
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from diffusers.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 Sampler = Literal["ddpm", "ddim", "dpm++"]
-Scheduler = DDPMScheduler | DDIMScheduler | DPMSolverMultistepScheduler
+Scheduler: TypeAlias = DDPMScheduler | DDIMScheduler | DPMSolverMultistepScheduler
 _CLASSES: dict[str, Any] = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
 
 
 def make_scheduler(sampler: Sampler = "ddim", *, train_steps: int = 32, betas: list[float] | None = None) -> Scheduler:
-    """A scheduler over `train_steps` noise levels: the squared-cosine schedule (Nichol & Dhariwal 2021), or own `betas`.
+    """A scheduler over `train_steps` noise levels: squared-cosine ones (Nichol & Dhariwal 2021), or own `betas`.
 
     Clipping is left to the sampling loop, which knows what is pinned. Trailing spacing begins at the highest
     level: the other spacings leave the multistep solver without its last level.

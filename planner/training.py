@@ -200,7 +200,8 @@ def train(
     normalizer, alphas_cumprod = normalizer.to(device), alphas_cumprod.to(device)
     weights = column_weights(windows.spec, config.action_weight).to(device)
     generator = torch.Generator(device)
-    parameters, averages = list(state.model.parameters()), list(state.ema.parameters())
+    parameters: list[Tensor] = list(state.model.parameters())
+    averages: list[Tensor] = list(state.ema.parameters())
     fraction = _agree(config.fraction(state.step, state.seconds), accelerator)
     while fraction < 1:
         began = time.perf_counter()

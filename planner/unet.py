@@ -6,7 +6,8 @@ Shape letters: B batch, H horizon (tokens), D columns of a token, C channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -23,7 +24,8 @@ class TemporalUNet(ModelMixin, ConfigMixin):
     """U-Net over time after Janner et al. 2022 (Diffuser, appendix C), for any horizon.
 
     The input is the noisy trajectory beside the mask of its pinned entries, so the network knows which
-    values are given and which it has to find. Horizons that the down-sampling does not divide are padded by
+    values are given and which it has to find. What is given of the first and the last token, start and goal above
+    all, also reaches every block beside the timestep: a route depends on both of its ends at once. Horizons that the down-sampling does not divide are padded by
     repeating the last token and cropped again.
 
     Args:
@@ -32,8 +34,8 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         multipliers: channels of each level as multiples of `width`; each level but the last halves time.
         blocks: residual blocks per level and direction.
         kernel_size: of the temporal convolutions, odd.
-        octaves: Fourier features of the input, sin and cos of pi 2^k x for k below this (Kingma et al. 2021, Variational
-            Diffusion Models, appendix C): they let a small network tell which side of a wall a point is on.
+        octaves: Fourier features of the input, sin and cos of pi 2^k x for k below this (Variational Diffusion Models,
+            Kingma et al. 2021, appendix C): they let a small network tell which side of a wall a point is on.
 
     Raises:
         ValueError: a size is not positive, or a level's channels are no multiple of 8 (its norm groups).
@@ -63,14 +65,16 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         embed = 4 * width
         self.time_proj = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(width, embed, act_fn="mish", out_dim=embed)
-        self.factor = 2 ** (len(channels) - 1)
+        features = (2 + 2 * octaves) * columns
+        self.ends = nn.Sequential(nn.Linear(2 * features, embed), nn.Mish(), nn.Linear(embed, embed))
+        self.octaves, self.factor = octaves, 2 ** (len(channels) - 1)
 
         def level(into: int, out: int) -> nn.ModuleList:
             sizes = [into] + [out] * blocks
             pairs = zip(sizes, sizes[1:], strict=False)
             return nn.ModuleList(ResidualTemporalBlock1D(a, b, embed, kernel_size) for a, b in pairs)
 
-        ins = [(2 + 2 * octaves) * columns, *channels[:-1]]
+        ins = [features, *channels[:-1]]
         self.down = nn.ModuleList(level(a, b) for a, b in zip(ins, channels, strict=True))
         self.shrink = nn.ModuleList(Downsample1D(c, use_conv=True) for c in channels[:-1])
         self.middle = level(channels[-1], channels[-1])
@@ -97,22 +101,30 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         """
         horizon = sample.shape[1]
         given = torch.zeros_like(sample) if pinned is None else pinned.to(sample.dtype).expand_as(sample)
-        waves = [f(math.pi * 2**k * sample) for k in range(self.config.octaves) for f in (torch.sin, torch.cos)]
-        x = torch.cat([sample, given, *waves], dim=-1).transpose(1, 2)  # (B, 2D + 2D octaves, H)
+        x = self._features(sample, given).transpose(1, 2)  # (B, 2D + 2D octaves, H)
         padding = math.ceil(horizon / self.factor) * self.factor - horizon
         x = F.pad(x, (0, padding), mode="replicate") if padding else x
         t = self.time_embedding(self.time_proj(timestep.expand(len(sample))).to(x.dtype))
+        known = self._features(sample * given, given)[:, [0, -1]]  # what is given of the first and the last token
+        t = t + self.ends(known.flatten(1))
         skips = []
         for index, blocks in enumerate(self.down):
-            for block in blocks:
-                x = block(x, t)
+            x = _through(cast(nn.ModuleList, blocks), x, t)
             if index < len(self.shrink):
                 skips.append(x)
                 x = self.shrink[index](x)
-        for block in self.middle:
-            x = block(x, t)
+        x = _through(self.middle, x, t)
         for grow, blocks in zip(self.grow, self.up, strict=True):
-            x = torch.cat([grow(x), skips.pop()], dim=1)
-            for block in blocks:
-                x = block(x, t)
+            x = _through(cast(nn.ModuleList, blocks), torch.cat([grow(x), skips.pop()], dim=1), t)
         return self.head(x)[:, :, :horizon].transpose(1, 2)
+
+    def _features(self, values: Tensor, given: Tensor) -> Tensor:
+        """Values (..., D) beside their mask and their Fourier features, (..., 2D + 2D octaves)."""
+        waves = [f(math.pi * 2**k * values) for k in range(self.octaves) for f in (torch.sin, torch.cos)]
+        return torch.cat([values, given, *waves], dim=-1)
+
+
+def _through(blocks: Iterable[nn.Module], x: Tensor, t: Tensor) -> Tensor:
+    for block in blocks:
+        x = block(x, t)
+    return x
