@@ -57,7 +57,9 @@ def train(
     chosen, settings = find_task(task), find_preset(preset)
     if resume:
         folder = output or newest_run(chosen)
-        stages = resume_run(folder, steps=steps, minutes=minutes, device=device, checkpoint_seconds=checkpoint_seconds)
+        stages = resume_run(
+            folder, task=chosen, steps=steps, minutes=minutes, device=device, checkpoint_seconds=checkpoint_seconds
+        )
     else:
         settings = settings if horizon is None else dataclasses.replace(settings, horizon=horizon)
         config = TrainConfig(

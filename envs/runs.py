@@ -196,6 +196,7 @@ def train_run(
 def resume_run(
     output: Path,
     *,
+    task: Task | None = None,
     steps: int | None = None,
     minutes: float | None = None,
     device: str = "auto",
@@ -203,13 +204,25 @@ def resume_run(
 ) -> Iterator[Progress]:
     """Continue a run where its last checkpoint left it; on a CPU the end is bit for bit that of an unbroken run.
 
+    Args:
+        output: the run folder.
+        task: refuse a run of another task's data.
+        steps: a new bound on the updates, in place of the recorded bounds.
+        minutes: a new bound on the minutes, likewise.
+        device: auto, cpu or cuda.
+        checkpoint_seconds: between checkpoints.
+
     Raises:
-        ValueError: no run there, a damaged file, or data that has changed since.
+        ValueError: no run there, another task's run, a damaged file, or data that has changed since.
         Interrupted: a signal asked it to stop; the state is saved.
     """
     record = read_record(output)
-    preset = Preset(**record["preset"])
-    task, config = preset.fit(find_task(record["task"])), TrainConfig(**record["config"])
+    trained, preset, config = find_task(record["task"]), Preset(**record["preset"]), TrainConfig(**record["config"])
+    if task is not None and task.dataset != trained.dataset:
+        raise ValueError(
+            f"run {str(output)!r} trains {trained.name}, not {task.name}; name that task, or another --output"
+        )
+    task = preset.fit(trained)
     if steps is not None or minutes is not None:
         config = dataclasses.replace(config, steps=steps, minutes=minutes)
     accelerator = _accelerator(output, device)
@@ -306,8 +319,8 @@ def _run(
     )
     logger = _Logger(accelerator, output, planner, task, config.batch_size)
     save = _Saver(output, state, planner, accelerator, checkpoint_seconds)
-    save.now()
     with _Stop() as stop:
+        save.now()
         loop = train(state, windows, normalizer, scheduler.alphas_cumprod, config, accelerator=accelerator)
         for update in loop:
             logger.log(update)

@@ -268,13 +268,13 @@ def _dress(point: Any, rows: int) -> None:
 
 
 def _maze_tasks() -> dict[str, Task]:
-    rows: list[tuple[str, str, Cell, int, tuple[float, float], int, int, float, dict[str, Any]]] = [
-        ("umaze", "UMaze", (1, 1), 300, (23.85, 161.86), 5, 32, 10.0, {}),
-        ("medium", "Medium", (6, 6), 600, (13.13, 277.39), 9, 40, 30.0, {"candidates": 16}),
-        ("large", "Large", (7, 9), 800, (6.7, 273.99), 10, 48, 30.0, {"candidates": 16}),
+    rows: list[tuple[str, str, Cell, int, tuple[float, float], int, int, float, int, dict[str, Any]]] = [
+        ("umaze", "UMaze", (1, 1), 300, (23.85, 161.86), 5, 32, 8.0, 20, {}),
+        ("medium", "Medium", (6, 6), 600, (13.13, 277.39), 10, 40, 25.0, 40, {"candidates": 16}),
+        ("large", "Large", (7, 9), 800, (6.7, 273.99), 10, 48, 27.0, 40, {"candidates": 16}),
     ]
     made: dict[str, Task] = {}
-    for size, title, goal, steps, score, stride, horizon, minutes, sampling in rows:
+    for size, title, goal, steps, score, stride, horizon, minutes, replan, sampling in rows:
         spec = TrajectorySpec(("ax", "ay"), ("x", "y", "vx", "vy"), ("x", "y"), ("vx", "vy"), 0.01, stride)
         for family, goal_cell in (("maze2d", goal), ("multi2d", None)):
             made[f"{family}-{size}"] = MazeTask(
@@ -285,6 +285,7 @@ def _maze_tasks() -> dict[str, Task]:
                 horizon=horizon,
                 episode_steps=steps,
                 minutes=minutes,
+                replan_every=replan,
                 gains=(P_GAIN, D_GAIN),
                 sampling=sampling,
                 maze=MAZES[size],

@@ -50,6 +50,7 @@ class Sampling:
         eta: of DDIM; 1 adds DDPM's noise at each step, 0 none.
         select: how candidates are ranked (see `selection`).
         warm_steps: denoising steps of a replan that begins from the plan before.
+        incumbent: at a replan, what is left of the plan before competes with the new candidates.
         gradient_cap: largest norm by which guides may move a plan in one step, in normalised units.
     """
 
@@ -60,6 +61,7 @@ class Sampling:
     eta: float = 1.0
     select: Selection = "balanced"
     warm_steps: int = 8
+    incumbent: bool = True
     gradient_cap: float = 1.0
 
     def __post_init__(self) -> None:
@@ -144,9 +146,7 @@ class TrajectoryPlanner(DiffusionPipeline):
             check_files(folder)
         try:
             with quiet_diffusers():
-                loaded = super().from_pretrained(
-                    str(path), use_safetensors=True, **{"torch_dtype": torch.float32} | options
-                )
+                loaded = super().from_pretrained(str(path), use_safetensors=True, **options)
         except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(
@@ -179,7 +179,7 @@ class TrajectoryPlanner(DiffusionPipeline):
             conditions: what is known, in environment units; see `problem` and `conditions`.
             generator: source of noise; the same seed gives the same plan.
             guide: what to prefer.
-            previous: an earlier plan and the environment steps since it began: a warm start.
+            previous: an earlier plan and the environment steps since it began: a warm start, and a rival.
             feasible: candidates that it refuses rank behind all others.
             **options: fields of `Sampling`.
         """
@@ -215,29 +215,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         for step in self._denoise(conditions, generators, guide, previous, sampling):
             clean = step.noisy
         assert clean is not None
-        pinned, values = self._expand(conditions, sampling.candidates)
-        with torch.inference_mode():
-            trajectories = torch.where(pinned, values, self.normalizer.denormalize(clean))
-            verdict = judge(
-                self.spec,
-                trajectories,
-                self.predict,
-                clean,
-                pinned,
-                self.normalizer.normalize(values),
-                generators,
-                levels=len(self.scheduler.alphas_cumprod),
-                select=sampling.select,
-            )
-            liked = None if guide is None else guide.score(self.spec, trajectories)
-            scores = order(
-                verdict,
-                sampling.select,
-                candidates=sampling.candidates,
-                bound=self.config.consistency_bound,
-                liked=liked,
-            )
-        plans = self._plans(trajectories, verdict, scores, len(conditions), guide)
+        plans = self._choose(conditions, generators, guide, previous, sampling, clean)
         plans = plans if feasible is None else [plan.preferring(feasible(plan)) for plan in plans]
         seconds = time.perf_counter() - began
         return [replace(plan, seconds=seconds) for plan in plans]
@@ -340,6 +318,48 @@ class TrajectoryPlanner(DiffusionPipeline):
             skip=skip,
         )
 
+    @torch.no_grad()
+    def _choose(
+        self,
+        conditions: Sequence[Conditions],
+        generators: Sequence[torch.Generator],
+        guide: Guide | None,
+        previous: Sequence[tuple[Plan, int]] | None,
+        sampling: Sampling,
+        clean: Tensor,
+    ) -> list[Plan]:
+        """Judge the candidates of each problem and sort them, best first."""
+        count = sampling.candidates
+        if previous is not None and sampling.incumbent:
+            clean = self._with_incumbents(clean, previous)
+            count += 1
+        pinned, values = self._expand(conditions, count)
+        normalized = self.normalizer.normalize(values)
+        clean = torch.where(pinned, normalized, clean)
+        trajectories = torch.where(pinned, values, self.normalizer.denormalize(clean))
+        verdict = judge(
+            self.spec,
+            trajectories,
+            self.predict,
+            clean,
+            pinned,
+            normalized,
+            generators,
+            levels=len(self.scheduler.alphas_cumprod),
+            select=sampling.select,
+        )
+        liked = None if guide is None else guide.score(self.spec, trajectories)
+        bound = self.config.consistency_bound
+        scores = order(verdict, sampling.select, candidates=count, bound=bound, liked=liked)
+        return self._plans(trajectories, verdict, scores, len(conditions), guide)
+
+    def _with_incumbents(self, clean: Tensor, previous: Sequence[tuple[Plan, int]]) -> Tensor:
+        """Candidates (P * K, H, D) and, behind each problem's own, what is left of the plan that it follows now."""
+        left = torch.stack([torch.from_numpy(p.remainder(n)[0, : self.horizon]) for p, n in previous])
+        left = self.normalizer.normalize(left.to(self.device)).unsqueeze(1)
+        each = clean.reshape(len(previous), -1, *clean.shape[1:])
+        return torch.cat([each, left], dim=1).flatten(0, 1)
+
     def _score(self, guide: Guide | None) -> Score | None:
         if guide is None:
             return None
@@ -432,9 +452,9 @@ def _check_weights(folder: Path, kind: type[TemporalUNet] | type[Normalizer]) ->
 
 
 def _own(part: torch.nn.Module) -> None:
-    """Copy weights out of the file that they are mapped from: it may be replaced while the planner lives."""
+    """Copy weights out of the file that they are mapped from, as single precision: it may be replaced meanwhile."""
     for tensor in (*part.parameters(), *part.buffers()):
-        tensor.data = tensor.data.clone()
+        tensor.data = tensor.data.to(torch.float32, copy=True)
 
 
 @contextlib.contextmanager

@@ -23,10 +23,10 @@ from torch.nn import functional as F
 class TemporalUNet(ModelMixin, ConfigMixin):
     """U-Net over time after Janner et al. 2022 (Diffuser, appendix C), for any horizon.
 
-    The input is the noisy trajectory beside the mask of its pinned entries, so the network knows which
-    values are given and which it has to find. What is given of the first and the last token, start and goal above
-    all, also reaches every block beside the timestep: a route depends on both of its ends at once. Horizons that the down-sampling does not divide are padded by
-    repeating the last token and cropped again.
+    The input is the noisy trajectory beside the mask of its pinned entries, so the network knows which values are
+    given and which it has to find. What is given of the first and the last token, start and goal above all, also
+    reaches every block beside the timestep: a route depends on both of its ends at once. Horizons that the
+    down-sampling does not divide are padded by repeating the last token and cropped again.
 
     Args:
         columns: D, the width of a token.

@@ -55,7 +55,7 @@ def make_planner(spec: TrajectorySpec, episodes: Episodes) -> Callable[..., Traj
     def make(**options: object) -> TrajectoryPlanner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            network = TemporalUNet(spec.width, width=8, multipliers=(1, 2), blocks=1, kernel_size=3)
+            network = TemporalUNet(columns=spec.width, width=8, multipliers=(1, 2), blocks=1, kernel_size=3, octaves=1)
         defaults = {"task": "test", "consistency_bound": 0.1, "sampling": {"candidates": 3, "steps": 4}}
         return TrajectoryPlanner(
             network,
