@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,14 +39,15 @@ def datasets_folder() -> Path:
 
 
 def is_local(dataset_id: str) -> bool:
-    """Whether a dataset is complete on this machine; Minari writes the metadata last."""
+    """Whether a dataset is on this machine."""
     return (datasets_folder() / dataset_id / "data" / "metadata.json").is_file()
 
 
 def list_local() -> list[DatasetInfo]:
     """All local datasets, by name."""
     folder = datasets_folder()
-    names = sorted(str(p.parent.parent.relative_to(folder)) for p in folder.glob("**/data/metadata.json"))
+    found = (p.parent.parent.relative_to(folder) for p in folder.glob("**/data/metadata.json"))
+    names = sorted(str(p) for p in found if not p.parts[0].startswith("."))
     return [describe(name) for name in names]
 
 
@@ -142,21 +146,45 @@ def collect(task: Task, *, steps: int | None = None, seed: int = 0) -> Iterator[
             f"dataset {task.dataset!r} is there already, in {datasets_folder() / task.dataset}; "
             "delete that folder to collect it anew"
         )
-    _clear_leftovers(task.dataset)
-    for done in task.collect(steps=total, seed=seed):
-        yield min(done, total), total
+    root = datasets_folder()
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".collecting-") as scratch:
+        steps_done = task.collect(steps=total, seed=seed)
+        while True:
+            with _minari_folder(scratch):
+                done = next(steps_done, None)
+            if done is None:
+                break
+            yield min(done, total), total
+        _move_into_place(Path(scratch), root, task.dataset)
+
+
+@contextlib.contextmanager
+def _minari_folder(folder: str) -> Iterator[None]:
+    """Let Minari keep its datasets elsewhere for a moment."""
+    before = os.environ.get("MINARI_DATASETS_PATH")
+    os.environ["MINARI_DATASETS_PATH"] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MINARI_DATASETS_PATH"]
+        else:
+            os.environ["MINARI_DATASETS_PATH"] = before
+
+
+def _move_into_place(scratch: Path, root: Path, dataset_id: str) -> None:
+    """A dataset that is whole, and its namespaces' metadata, to where they belong."""
+    target = root / dataset_id
+    shutil.rmtree(target, ignore_errors=True)  # what an older, broken attempt left behind
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(scratch / dataset_id, target)
+    for file in scratch.rglob("namespace_metadata.json"):
+        if not (known := root / file.relative_to(scratch)).exists():
+            os.replace(file, known)
 
 
 def _states(observations: Any) -> np.ndarray:
     """Observations (T + 1, O) of an episode; a goal environment's are under the key "observation"."""
     states = np.asarray(observations["observation"] if isinstance(observations, dict) else observations)
     return states.reshape(len(states), -1)
-
-
-def _clear_leftovers(dataset_id: str) -> None:
-    """Remove the data of a collection that was cut short: Minari refuses to write where a folder is."""
-    folder = datasets_folder() / dataset_id / "data"
-    for file in folder.glob("*") if folder.is_dir() else ():
-        file.unlink()
-    if folder.is_dir():
-        folder.rmdir()

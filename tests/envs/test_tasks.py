@@ -8,7 +8,7 @@ import gymnasium
 import minari
 import numpy as np
 import pytest
-from minari import DataCollector
+from minari.data_collector import EpisodeBuffer
 
 from diffplan.envs.control import controller_for
 from diffplan.envs.presets import PRESETS, find_preset
@@ -144,16 +144,27 @@ class Cart(gymnasium.Env):
 def test_a_users_own_environment_becomes_a_task(tmp_path, monkeypatch):
     """The recipe of the README: an environment, a Minari dataset, and a dozen lines."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "data"))
-    recorder = DataCollector(gymnasium.wrappers.TimeLimit(Cart(), 40))
-    rng = np.random.default_rng(0)
+    env, rng, buffers = Cart(), np.random.default_rng(0), []
     for episode in range(20):
-        observation, _ = recorder.reset(seed=episode)
-        target, done = rng.uniform(-1, 1), False
-        while not done:
-            push = np.clip(2 * (target - observation[0]) - 2 * observation[1] + rng.normal(0, 0.2), -1, 1)
-            observation, _, terminated, truncated, _ = recorder.step(np.array([push], np.float32))
-            done = terminated or truncated
-    recorder.create_dataset("me/cart-v0")
+        states, pushes = [env.reset(seed=episode)[0]], []
+        target = rng.uniform(-1, 1)
+        for _ in range(40):
+            push = np.clip(2 * (target - states[-1][0]) - 2 * states[-1][1] + rng.normal(0, 0.2), -1, 1)
+            pushes.append([push])
+            states.append(env.step(pushes[-1])[0])
+        last = [False] * 39 + [True]
+        buffers.append(
+            EpisodeBuffer(
+                observations=np.array(states),
+                actions=np.array(pushes, np.float32),
+                rewards=[0.0] * 40,
+                terminations=[False] * 40,
+                truncations=last,
+            )
+        )
+    minari.create_dataset_from_buffers(
+        "me/cart-v0", buffers, observation_space=env.observation_space, action_space=env.action_space
+    )
     assert minari.load_dataset("me/cart-v0").total_episodes == 20
 
     task = register(

@@ -281,3 +281,21 @@ def test_files_named_exactly(copy):
             TrajectoryPlanner.from_pretrained(copy)
         (copy / file).write_bytes(whole)
     TrajectoryPlanner.from_pretrained(copy)
+
+
+class TestIncumbent:
+    """The plan that is being followed competes with the new candidates."""
+
+    def test_what_is_left_of_it_is_one_more_candidate(self, planner, generator):
+        problem = planner.problem([0.0, 0.0, 0.0, 0.0], [1.0, 1.0])
+        before = planner.plan(problem, generator=generator)
+        after = planner.plan(problem, generator=generator, previous=(before, 0))
+        assert len(after.trajectories) == planner.sampling.candidates + 1
+        gaps = abs(after.trajectories - before.trajectories[0]).max(axis=(1, 2))
+        assert np.sort(gaps)[0] < 1e-4 < np.sort(gaps)[1]
+
+    def test_it_can_be_left_out(self, planner, generator):
+        problem = planner.problem([0.0, 0.0, 0.0, 0.0], [1.0, 1.0])
+        before = planner.plan(problem, generator=generator)
+        after = planner.plan(problem, generator=generator, previous=(before, 2), incumbent=False)
+        assert len(after.trajectories) == planner.sampling.candidates
