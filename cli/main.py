@@ -27,4 +27,4 @@ app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 
 if __name__ == "__main__":
-    app()
+    app(prog_name="diffplan")

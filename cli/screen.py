@@ -29,9 +29,9 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except BaseException as error:
-            # The command line's own exceptions carry an exit code, and know how to show themselves.
-            own = hasattr(error, "exit_code") or isinstance(error, (typer.Abort, SystemExit))
-            if own or os.environ.get("DIFFPLAN_DEBUG"):
+            if isinstance(error, (typer.Exit, typer.Abort, SystemExit)) or os.environ.get("DIFFPLAN_DEBUG"):
+                raise
+            if type(error).__name__ == "NoArgsIsHelpError":
                 raise
             code, text = explain(error)
             print(f"Error: {text}", file=sys.stderr)
@@ -41,6 +41,9 @@ class Commands(TyperGroup):
 def explain(error: BaseException) -> tuple[int, str]:
     """Exit code and one line for any exception."""
     text = " ".join(str(error).split())
+    if hasattr(error, "format_message"):  # a usage error of the command line itself
+        command = getattr(getattr(error, "ctx", None), "command_path", "diffplan")
+        return 2, f"{' '.join(error.format_message().split())} (see: {command} --help)"
     if isinstance(error, KeyboardInterrupt):
         return 130, "interrupted"
     if type(error).__name__ == "Interrupted":
