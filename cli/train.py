@@ -41,7 +41,8 @@ def train(
 ) -> None:
     """Train a planner; missing data is collected first.
 
-    The same command trains on a CPU, a GPU, or several processes: accelerate launch -m diffplan.cli.main train TASK
+    The same command trains on a CPU, a GPU, or several processes:
+    accelerate launch --multi_gpu --num_processes 2 -m diffplan.cli.main train TASK
     """
     import dataclasses
     import os

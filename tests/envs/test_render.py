@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from diffplan.envs import colours, render, video
+from diffplan.envs import colours, render, scene, video
 from diffplan.envs.maze import MAZES
 from diffplan.envs.tasks import Task, find_task
 from diffplan.planner.plan import Plan
@@ -117,8 +117,8 @@ def test_walls_are_dark_and_free_cells_light_where_the_maze_says_so(size: str) -
     task = find_task(f"maze2d-{size}")
     plan, (start, goal) = make_plan(task), ends(task)
     picture = render.plan_picture(task, plan, start=start, goal=goal)
-    scene = render._Scene(task, np.zeros((1, 4)), 1.0, title="", scale=render.PICTURE_SCALE)
-    to_pixel = scene.panels[0].transData
+    drawn = scene.Scene(task, np.zeros((1, 4)), 1.0, title="", scale=scene.PICTURE_SCALE)
+    to_pixel = drawn.panels[0].transData
     rows, columns = task.maze.walls.shape  # type: ignore[attr-defined]
     for row in range(1, rows - 1):
         for column in range(1, columns - 1):
@@ -133,7 +133,7 @@ def test_marks_stand_where_they_should() -> None:
     start, goal = task.maze.center((3, 1)), task.maze.center((1, 1))  # type: ignore[attr-defined]
     via, disc = task.maze.center((2, 3)), (0.9, -0.9, 0.3)  # type: ignore[attr-defined]
     picture = render.plan_picture(task, make_plan(task), start=[*start, 0, 0], goal=goal, vias=[via], discs=[disc])
-    to_pixel = render._Scene(task, np.zeros((1, 4)), 1.0, title="", scale=2).panels[0].transData
+    to_pixel = scene.Scene(task, np.zeros((1, 4)), 1.0, title="", scale=2).panels[0].transData
     for point, colour in ((start, colours.START), (goal, colours.GOAL), (via, colours.VIA)):
         where = np.argwhere(close_to(picture, colour))
         x, y = to_pixel.transform(point)
@@ -205,7 +205,7 @@ def test_rollout_beside_the_simulator() -> None:
     assert (height, width % 2) == (len(alone), 0)
     assert (beside[0][:, width - alone.shape[1] :] == alone).all()
     rows, columns = np.nonzero(close_to(beside[0], "#fa0000"))
-    assert np.ptp(rows) + 1 == height - render.TITLE - render.FOOT
+    assert np.ptp(rows) + 1 == height - scene.TITLE - scene.FOOT
     assert (np.ptp(columns) + 1) / (np.ptp(rows) + 1) == pytest.approx(77 / 101, abs=0.01)
     with pytest.raises(ValueError, match="one for each of the 3 drawn_steps"):
         frames(2)

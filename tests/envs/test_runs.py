@@ -118,34 +118,19 @@ def test_ctrl_c_saves_the_state_and_says_how_to_resume(data, tmp_path):
 def test_two_processes_average_their_gradients(data, tmp_path):
     """Under accelerate's launcher: the weights after three updates are those of a plain loop over both batches."""
     folder = tmp_path / "run"
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-        "--module",
-        "diffplan.cli.main",
-    ]
-    subprocess.run(
-        [*launch, "train", "maze2d", "--steps", "3", "--batch-size", "4", "--output", str(folder)],
-        check=True,
-        capture_output=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    launch = "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no"
+    launch += " --dynamo_backend no --module diffplan.cli.main"
+    words = f"train maze2d --steps 3 --batch-size 4 --device cpu --output {folder}"
+    quiet = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", *launch.split(), *words.split()]
+    subprocess.run(command, check=True, capture_output=True, env=quiet)
     task, config = find_task("maze2d"), TrainConfig(steps=3, batch_size=4)
     episodes = load_episodes(task.dataset, task)
     windows, normalizer = Windows(episodes, task.spec, horizon=task.horizon), Normalizer.fit(episodes, task.spec)
     alphas, weights = make_scheduler("ddim").alphas_cumprod, column_weights(task.spec, config.action_weight)
     torch.manual_seed(0)
-    model = TemporalUNet(task.spec.width)
+    model = TemporalUNet(columns=task.spec.width)
+    begun = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay)
     for step in range(3):
         for group in optimizer.param_groups:
@@ -168,8 +153,9 @@ def test_two_processes_average_their_gradients(data, tmp_path):
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
     trained = load_file(folder / STATE)
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(trained[f"model.{name}"], value, atol=2e-5, rtol=1e-3)
+    reached = torch.cat([trained[f"model.{name}"].flatten() for name, _ in model.named_parameters()])
+    expected = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert (reached - expected).norm() < 0.02 * (expected - begun).norm()
 
 
 def test_bounds_are_kept(data, tmp_path):
