@@ -108,6 +108,8 @@ def execute(planner: TrajectoryPlanner, ride: Ride, **options: Any) -> Iterator[
             if reached is not None and moment.step >= reached + LINGER:
                 break
             yield moment.step / task.episode_steps
+        if ride.pictures and moments[-1].step % DRAW_EVERY:
+            pictures.append(simulators.render())  # the last step is always drawn
         rollout = executor.rollouts(moments)[0]
     yield Result(rollout, reached, tuple(executor.plan_seconds), tuple(pictures))
 

@@ -270,7 +270,7 @@ def _dress(point: Any, rows: int) -> None:
 def _maze_tasks() -> dict[str, Task]:
     rows: list[tuple[str, str, Cell, int, tuple[float, float], int, int, float, int, dict[str, Any]]] = [
         ("umaze", "UMaze", (1, 1), 300, (23.85, 161.86), 5, 32, 8.0, 20, {}),
-        ("medium", "Medium", (6, 6), 600, (13.13, 277.39), 10, 40, 18.0, 40, {"candidates": 16}),
+        ("medium", "Medium", (6, 6), 600, (13.13, 277.39), 10, 36, 18.0, 40, {"candidates": 16}),
         ("large", "Large", (7, 9), 800, (6.7, 273.99), 10, 48, 27.0, 40, {"candidates": 16}),
     ]
     made: dict[str, Task] = {}

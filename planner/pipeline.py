@@ -60,7 +60,7 @@ class Sampling:
     temperature: float = 0.7
     eta: float = 1.0
     select: Selection = "balanced"
-    warm_steps: int = 8
+    warm_steps: int = 4
     incumbent: bool = True
     gradient_cap: float = 1.0
 

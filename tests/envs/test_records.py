@@ -3,8 +3,10 @@ import json
 import numpy as np
 import pytest
 
+from diffplan.envs.backend import choose_backend, use_backend
 from diffplan.envs.records import plan_of, plan_record, read_json, rollout_record, write_json
-from diffplan.envs.rollouts import Result, Ride, execute
+from diffplan.envs.render import drawn_steps
+from diffplan.envs.rollouts import DRAW_EVERY, Result, Ride, execute
 from diffplan.envs.runs import load_planner
 
 KEYS = {
@@ -89,3 +91,15 @@ def test_files_that_are_no_records_are_refused_by_name(text, tmp_path):
         read_json(tmp_path / "p.json")
     with pytest.raises(ValueError, match="does not exist"):
         read_json(tmp_path / "q.json")
+
+
+@pytest.mark.parametrize("start", [(1.0, 0.9), (0.6, 1.0)])
+def test_every_drawn_step_has_its_picture_whatever_the_length(run_folder, start):
+    """Also where the last step is not one that would be drawn anyway."""
+    use_backend()
+    planner, task = load_planner(run_folder)
+    ride = Ride(task, goal=(1.0, 1.0), start=start, pictures=choose_backend() is not None)
+    *_, result = execute(planner, ride, candidates=1)
+    steps = drawn_steps(len(result.rollout.rewards), DRAW_EVERY)
+    assert steps[-1] == len(result.rollout.rewards)
+    assert len(result.pictures) == (len(steps) if ride.pictures else 0)

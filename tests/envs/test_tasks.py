@@ -106,7 +106,7 @@ def test_unknown_names_list_the_known_ones():
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS.keys())
 def test_presets_fit_tasks(preset):
     task = preset.fit(find_task("maze2d-medium"))
-    assert task.spec.stride == (preset.stride or 10) and task.horizon == (preset.horizon or 40)
+    assert task.spec.stride == (preset.stride or 10) and task.horizon == (preset.horizon or 36)
     assert preset.minutes is None or task.minutes == preset.minutes
 
 
