@@ -23,6 +23,7 @@ from .simulators import Simulators
 from .tasks import Task
 
 AVOID_WEIGHT = 5.0
+MORE_TRIES = 3  # batches of candidates, where the map refuses all of the first
 AVOID_MARGIN = 0.15  # metres beyond the disc: the ball has a radius, and tracking an error
 
 
@@ -68,7 +69,7 @@ class Request:
         target = task.parse_point(goal, "goal")
         place = None if start is None else task.parse_point(start, "start")
         stops = tuple(task.parse_point(v, "via") for v in via)
-        discs = tuple(parse_disc(a, keep=[p for p in (target, place) if p]) for a in avoid)
+        discs = tuple(parse_disc(a, keep=[p for p in (target, place, *stops) if p]) for a in avoid)
         guide = avoiding(discs, parse_guides(guides))
         with Simulators(task, 1, start=place, goal=target) as simulators:
             observations, _ = simulators.reset([seed])
@@ -96,7 +97,7 @@ def parse_disc(text: str, *, keep: Sequence[Sequence[float]] = ()) -> tuple[floa
     for point in keep:
         if np.hypot(point[0] - x, point[1] - y) <= radius:
             raise ValueError(
-                f"avoid {text!r} covers the start or goal {point[0]:g},{point[1]:g}; move it or make it smaller"
+                f"avoid {text!r} covers the start, goal or via {point[0]:g},{point[1]:g}; move it or make it smaller"
             )
     return x, y, radius
 
@@ -110,15 +111,15 @@ def avoiding(discs: Sequence[tuple[float, float, float]], guide: Guide | None) -
 
 
 def answer(planner: TrajectoryPlanner, request: Request, **options: Any) -> Plan:
-    """The plan; candidates that the task's own map refuses come last."""
-    return planner.route(
-        request.start,
-        [*request.vias, request.goal],
-        generator=torch.Generator().manual_seed(request.seed),
-        guide=request.guide,
-        feasible=feasible_for(request.task, request.discs),
-        **options,
-    )
+    """The plan; candidates that the task's own map refuses come last, and where it refuses all, others are sampled."""
+    generator, check = torch.Generator().manual_seed(request.seed), feasible_for(request.task, request.discs)
+    stops = [*request.vias, request.goal]
+    plan = planner.route(request.start, stops, generator=generator, guide=request.guide, feasible=check, **options)
+    for _ in range(MORE_TRIES):
+        if check(plan)[0]:
+            break
+        plan = planner.route(request.start, stops, generator=generator, guide=request.guide, feasible=check, **options)
+    return plan
 
 
 def feasible_for(task: Task, discs: Sequence[tuple[float, float, float]] = ()) -> Any:
@@ -141,7 +142,9 @@ def describe(request: Request, plan: Plan) -> str:
         f"candidate scores, best first: {scores}{more}",
     ]
     if not task.feasible(plan)[0]:
-        lines.append("warning: no candidate keeps clear of the walls; try more --candidates or a longer training")
+        lines.append(
+            "warning: this plan touches a wall, and so does every other candidate; try more --candidates, or train longer"
+        )
     if not _clear_of(plan, 0, request.discs):
         lines.append("warning: no candidate keeps out of every disc; try more --candidates")
     return "\n".join(lines)

@@ -150,7 +150,7 @@ class TestBadInput:
             (["--goal", "1,1", "--via", "0,0"], ["via 0,0 lies inside"]),
             (["--goal", "1,1", "--avoid", "1,1"], ["avoid '1,1' must be three numbers"]),
             (["--goal", "1,1", "--avoid", "0,1,-1"], ["positive radius"]),
-            (["--goal", "1,1", "--avoid", "1,1,0.3"], ["covers the start or goal 1,1"]),
+            (["--goal", "1,1", "--avoid", "1,1,0.3"], ["covers the start, goal or via 1,1"]),
             (["--goal", "1,1", "--guide", "fly"], ["unknown guide 'fly'", "avoid"]),
             (["--goal", "1,1", "--guide", "speed"], ["lacks max", "speed:max=3@1"]),
             (["--goal", "1,1", "--guide", "speed:most=3"], ["takes max", "most=3"]),
