@@ -93,7 +93,7 @@ def evaluate(
         controller: see `envs.control.controller_for`.
         guide: what plans should prefer.
         references: also run the policies that set the scale.
-        **options: fields of `pipeline.Sampling`.
+        **options: fields of `options.Sampling`.
     """
     if episodes < 1:
         raise ValueError(f"episodes={episodes} must be at least 1")

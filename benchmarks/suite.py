@@ -13,8 +13,9 @@ import torch
 
 from diffplan.envs.presets import find_preset
 from diffplan.envs.records import write_json
-from diffplan.envs.runs import RUNS, STATE, exact_command, load_planner, read_record, train_run, versions
+from diffplan.envs.runs import RUNS, STATE, exact_command, load_planner, read_record, versions
 from diffplan.envs.tasks import find_task
+from diffplan.envs.training import train_run
 from diffplan.planner.training import TrainConfig
 
 from .evaluate import Evaluation, evaluate, record

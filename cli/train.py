@@ -49,8 +49,9 @@ def train(
     import time
 
     from diffplan.envs.presets import find_preset
-    from diffplan.envs.runs import RUNS, exact_command, newest_run, resume_run, train_run
+    from diffplan.envs.runs import RUNS, exact_command, newest_run
     from diffplan.envs.tasks import find_task
+    from diffplan.envs.training import resume_run, train_run
     from diffplan.planner.training import TrainConfig
 
     from .screen import progress

@@ -22,7 +22,7 @@ class Preset:
         multipliers: channels of each level as multiples of it.
         noise_levels: training steps of the diffusion.
         normalizer: "limits" or "gaussian".
-        sampling: defaults of `planner.pipeline.Sampling`.
+        sampling: defaults of `planner.options.Sampling`.
     """
 
     name: str = "default"

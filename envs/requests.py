@@ -142,9 +142,7 @@ def describe(request: Request, plan: Plan) -> str:
         f"candidate scores, best first: {scores}{more}",
     ]
     if not task.feasible(plan)[0]:
-        lines.append(
-            "warning: this plan touches a wall, and so does every other candidate; try more --candidates, or train longer"
-        )
+        lines.append("warning: every candidate touches a wall; try more --candidates, or train longer")
     if not _clear_of(plan, 0, request.discs):
         lines.append("warning: no candidate keeps out of every disc; try more --candidates")
     return "\n".join(lines)

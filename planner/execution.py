@@ -129,7 +129,7 @@ class Executor:
         tolerance: distance from a plan, in position units, up to which one that is about to arrive is kept.
         feasible: candidates that it refuses rank behind all others.
         keep_plans: hold every plan in the rollouts; off for long or wide runs.
-        **options: further fields of `pipeline.Sampling`.
+        **options: further fields of `options.Sampling`.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class Executor:
         A plan holds its goal by itself; planning again from within reach of it only adds noise.
         """
         spec = self.planner.spec
-        if not spec.position or flight.plan.steps - flight.age > self.replan_every:
+        if not self.goals.shape[1] or flight.plan.steps - flight.age > self.replan_every:
             return True
         here = observation[[spec.observation_names.index(n) for n in spec.position]]
         off = here - flight.plan.reference(np.array([flight.age])).position[0]

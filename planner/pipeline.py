@@ -5,79 +5,33 @@ Shape letters: P problems, K candidates, B = P * K batch, H horizon (tokens), D 
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
-from safetensors import safe_open
 from torch import Tensor
 
 from .conditions import Conditions, arrive_at, stack, start_at
 from .diffusion import Prediction, check_prediction
 from .guides import Guide
+from .loading import check_files, own_weights, quiet_diffusers
 from .normalizer import Normalizer
+from .options import Sampling
 from .plan import Plan
 from .sampling import CleanPredictor, Score, Step, denoise, draw_noise
-from .schedulers import Sampler, Scheduler, for_one_plan
-from .selection import Selection, check_selection, judge, order
+from .schedulers import Scheduler, for_one_plan
+from .selection import judge, order
 from .spec import TrajectorySpec
 from .unet import TemporalUNet
 
-MOST_CANDIDATES = 1024
-
 Feasible = Callable[[Plan], NDArray[np.bool_]]
 """A caller's own check of candidates, such as against a map: a plan to (K,) true where a candidate may be followed."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How plans are sampled and chosen; every field can be overridden at each call.
-
-    Args:
-        candidates: K plans sampled for each problem, of which the best is chosen.
-        steps: denoising steps.
-        sampler: "ddim", "ddpm" or "dpm++".
-        temperature: scale of all noise put in; lower gives likelier, less varied plans.
-        eta: of DDIM; 1 adds DDPM's noise at each step, 0 none.
-        select: how candidates are ranked (see `selection`).
-        warm_steps: denoising steps of a replan that begins from the plan before.
-        incumbent: at a replan, what is left of the plan before competes with the new candidates.
-        gradient_cap: largest norm by which guides may move a plan in one step, in normalised units.
-    """
-
-    candidates: int = 8
-    steps: int = 8
-    sampler: Sampler = "ddim"
-    temperature: float = 0.7
-    eta: float = 1.0
-    select: Selection = "balanced"
-    warm_steps: int = 4
-    incumbent: bool = True
-    gradient_cap: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.candidates <= MOST_CANDIDATES:
-            raise ValueError(f"candidates={self.candidates} must lie between 1 and {MOST_CANDIDATES}")
-        if self.warm_steps < 1:
-            raise ValueError(f"warm_steps={self.warm_steps} must be at least 1")
-        check_selection(self.select)
-
-    def changed(self, options: dict[str, Any]) -> Sampling:
-        """With the options that are not None."""
-        known = {f.name for f in fields(self)}
-        for name in options:
-            if name not in known:
-                raise TypeError(f"unknown option {name!r}; known: {', '.join(sorted(known))}")
-        return replace(self, **{k: v for k, v in options.items() if v is not None})
 
 
 class TrajectoryPlanner(DiffusionPipeline):
@@ -153,7 +107,7 @@ class TrajectoryPlanner(DiffusionPipeline):
                 f"{path} (model_index.json and its parts) holds no planner that can be loaded: {reason}"
             ) from error
         for part in (loaded.denoiser, loaded.normalizer):
-            _own(part)
+            own_weights(part)
         return loaded
 
     # ------------------------------------------------------------------ asking
@@ -181,7 +135,7 @@ class TrajectoryPlanner(DiffusionPipeline):
             guide: what to prefer.
             previous: an earlier plan and the environment steps since it began: a warm start, and a rival.
             feasible: candidates that it refuses rank behind all others.
-            **options: fields of `Sampling`.
+            **options: fields of `options.Sampling`.
         """
         generators = None if generator is None else [generator]
         return self.plan_many(
@@ -238,7 +192,7 @@ class TrajectoryPlanner(DiffusionPipeline):
             generator: source of noise.
             guide: what to prefer on every leg.
             feasible: as for `plan`, of every leg.
-            **options: fields of `Sampling`.
+            **options: fields of `options.Sampling`.
         """
         if not len(stops):
             raise ValueError("a route needs at least a goal")
@@ -385,90 +339,6 @@ class TrajectoryPlanner(DiffusionPipeline):
                 )
             )
         return plans
-
-
-def check_files(folder: Path) -> None:
-    """Refuse a planner folder that lacks a file, or holds one that is damaged or names foreign code.
-
-    Raises:
-        ValueError: with the file and what is wrong with it.
-    """
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise ValueError(f"{folder} is no planner: it has no model_index.json; train one with: diffplan train TASK")
-    try:
-        parts = json.loads(index.read_text())
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{index} is damaged: {error}") from error
-    if not isinstance(parts, dict) or parts.get("_class_name") != "TrajectoryPlanner":
-        raise ValueError(f"{index} describes no TrajectoryPlanner")
-    for name in ("denoiser", "normalizer", "scheduler"):
-        entry = parts.get(name)
-        library = entry[0] if isinstance(entry, list) and entry else entry
-        if not isinstance(library, str) or library.split(".")[0] not in ("diffusers", "diffplan"):
-            raise ValueError(
-                f"{index}: {name} comes from {library!r}; only diffplan and diffusers components are loaded"
-            )
-        wanted = (
-            ("scheduler_config.json",)
-            if name == "scheduler"
-            else ("config.json", "diffusion_pytorch_model.safetensors")
-        )
-        for file in wanted:
-            _check_file(folder / name / file)
-    _check_weights(folder / "denoiser", TemporalUNet)
-    _check_weights(folder / "normalizer", Normalizer)
-
-
-def _check_file(path: Path) -> None:
-    try:
-        if path.suffix == ".json":
-            json.loads(path.read_text())
-        else:
-            with safe_open(path, framework="pt"):
-                pass
-    except Exception as error:
-        raise ValueError(
-            f"{path} is missing, truncated or not what it should be: {str(error).splitlines()[0]}"
-        ) from error
-
-
-def _check_weights(folder: Path, kind: type[TemporalUNet] | type[Normalizer]) -> None:
-    """Refuse weights of another network: diffusers would fill what is missing with random ones."""
-    path = folder / "diffusion_pytorch_model.safetensors"
-    try:
-        with torch.device("meta"):
-            empty = kind(**{k: v for k, v in json.loads((folder / "config.json").read_text()).items() if k[0] != "_"})
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise ValueError(
-            f"{folder / 'config.json'} describes no {kind.__name__}: {str(error).splitlines()[0]}"
-        ) from error
-    with safe_open(path, framework="pt") as file:
-        found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    wanted = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
-    if found != wanted:
-        count = len(set(found.items()) ^ set(wanted.items()))
-        raise ValueError(f"{path} holds the weights of another network: {count} tensors differ in name or shape")
-
-
-def _own(part: torch.nn.Module) -> None:
-    """Copy weights out of the file that they are mapped from, as single precision: it may be replaced meanwhile."""
-    for tensor in (*part.parameters(), *part.buffers()):
-        tensor.data = tensor.data.to(torch.float32, copy=True)
-
-
-@contextlib.contextmanager
-def quiet_diffusers() -> Iterator[None]:
-    """Without diffusers' progress bar and notes; errors are raised all the same."""
-    level, bars = diffusers_logging.get_verbosity(), diffusers_logging.is_progress_bar_enabled()
-    diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        diffusers_logging.set_verbosity(level)
-        if bars:
-            diffusers_logging.enable_progress_bar()
 
 
 def _fill(candidates: Tensor, count: int) -> Tensor:

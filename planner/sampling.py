@@ -118,15 +118,29 @@ def denoise(
             clean = predict(noisy, t, pinned, values)
         else:
             clean = _guided(predict, noisy, t, pinned, values, guide, index / (len(steps) - skip), gradient_cap)
-        extra: dict[str, object] = {}
-        if "eta" in options and "variance_noise" in options:
-            noise = temperature * draw_noise(generators, each, values.shape[1:], device) if eta > 0 else None
-            extra = {"eta": eta, "variance_noise": noise}
-        elif "generator" in options:
-            extra = {"generator": [g for g in generators for _ in range(each)]}
-        noisy = scheduler.step(clean, timestep, noisy, return_dict=False, **extra)[0]
+        noisy = _advance(scheduler, clean, timestep, noisy, generators, temperature, eta)
         noisy = torch.where(pinned, values, noisy)
         yield Step(index, len(steps) - skip, timestep, clean, noisy)
+
+
+def _advance(
+    scheduler: Scheduler,
+    clean: Tensor,
+    timestep: int,
+    noisy: Tensor,
+    generators: Sequence[torch.Generator],
+    temperature: float,
+    eta: float,
+) -> Tensor:
+    """One step of a diffusers scheduler: each kind asks for its noise in its own way."""
+    asked, each = set(inspect.signature(scheduler.step).parameters), len(noisy) // len(generators)
+    extra: dict[str, object] = {}
+    if "variance_noise" in asked and "eta" in asked:
+        drawn = draw_noise(generators, each, noisy.shape[1:], noisy.device) if eta > 0 else None
+        extra = {"eta": eta, "variance_noise": None if drawn is None else temperature * drawn}
+    elif "generator" in asked:
+        extra = {"generator": [g for g in generators for _ in range(each)]}
+    return scheduler.step(clean, timestep, noisy, return_dict=False, **extra)[0]
 
 
 def _guided(

@@ -116,8 +116,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 def run_folder(data: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of maze2d-umaze, trained for a moment."""
     from diffplan.envs.presets import find_preset
-    from diffplan.envs.runs import train_run
     from diffplan.envs.tasks import find_task
+    from diffplan.envs.training import train_run
     from diffplan.planner.training import TrainConfig
 
     folder = tmp_path_factory.mktemp("runs") / "tiny"

@@ -16,12 +16,13 @@ _HOMES = {
     "Executor": "planner.execution",
     "Guide": "planner.guides",
     "MazeMap": "envs.maze",
+    "MazeTask": "envs.tasks",
     "Normalizer": "planner.normalizer",
     "Plan": "planner.plan",
     "PlannedActions": "planner.execution",
     "Preset": "envs.presets",
     "Rollout": "planner.execution",
-    "Sampling": "planner.pipeline",
+    "Sampling": "planner.options",
     "Simulators": "envs.simulators",
     "Task": "envs.tasks",
     "TemporalUNet": "planner.unet",
@@ -37,7 +38,7 @@ _HOMES = {
     "load_planner": "envs.runs",
     "parse_guide": "planner.guide_specs",
     "register": "envs.tasks",
-    "train_run": "envs.runs",
+    "train_run": "envs.training",
 }
 __all__ = sorted(_HOMES)
 
@@ -59,11 +60,12 @@ if TYPE_CHECKING:
     from .envs.presets import Preset as Preset
     from .envs.runs import find_run as find_run
     from .envs.runs import load_planner as load_planner
-    from .envs.runs import train_run as train_run
     from .envs.simulators import Simulators as Simulators
+    from .envs.tasks import MazeTask as MazeTask
     from .envs.tasks import Task as Task
     from .envs.tasks import find_task as find_task
     from .envs.tasks import register as register
+    from .envs.training import train_run as train_run
     from .planner.conditions import Conditions as Conditions
     from .planner.episodes import Episodes as Episodes
     from .planner.execution import Executor as Executor
@@ -73,7 +75,7 @@ if TYPE_CHECKING:
     from .planner.guide_specs import parse_guide as parse_guide
     from .planner.guides import Guide as Guide
     from .planner.normalizer import Normalizer as Normalizer
-    from .planner.pipeline import Sampling as Sampling
+    from .planner.options import Sampling as Sampling
     from .planner.pipeline import TrajectoryPlanner as TrajectoryPlanner
     from .planner.plan import Plan as Plan
     from .planner.spec import TrajectorySpec as TrajectorySpec

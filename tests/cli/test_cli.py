@@ -23,7 +23,7 @@ def cli(tmp_path, monkeypatch, data):
     return run
 
 
-def refused(result, *parts, code=2):
+def check_refused(result, *parts, code=2):
     """One line on standard error, the exit code, no traceback."""
     assert result.exit_code == code, result.output
     lines = result.stderr.strip().splitlines()
@@ -132,7 +132,7 @@ class TestBadInput:
     )
     def test_commands(self, cli, words, parts, tmp_path):
         before = sorted(tmp_path.rglob("*"))
-        refused(cli(*words), *parts)
+        check_refused(cli(*words), *parts)
         assert sorted(tmp_path.rglob("*")) == before
 
     @pytest.mark.parametrize(
@@ -166,25 +166,25 @@ class TestBadInput:
         ],
     )
     def test_plan(self, cli, run_folder, words, parts, tmp_path):
-        refused(cli("plan", run_folder, *words), *parts)
+        check_refused(cli("plan", run_folder, *words), *parts)
         assert not list(tmp_path.iterdir())
 
     def test_an_output_that_cannot_be_written(self, cli, run_folder, tmp_path):
         (tmp_path / "taken.png").mkdir()
-        refused(cli("plan", run_folder, "--goal", "1,1", "--output", "taken.png"), "taken.png")
+        check_refused(cli("plan", run_folder, "--goal", "1,1", "--output", "taken.png"), "taken.png")
         if os.geteuid():
             (tmp_path / "locked").mkdir(mode=0o500)
-            refused(cli("plan", run_folder, "--goal", "1,1", "--output", "locked/p.png"), "locked")
+            check_refused(cli("plan", run_folder, "--goal", "1,1", "--output", "locked/p.png"), "locked")
 
     def test_cuda_without_a_gpu(self, cli, run_folder):
         import torch
 
         if not torch.cuda.is_available():
-            refused(cli("plan", run_folder, "--goal", "1,1", "--device", "cuda"), "'cuda'", "--device cpu")
+            check_refused(cli("plan", run_folder, "--goal", "1,1", "--device", "cuda"), "'cuda'", "--device cpu")
 
     def test_an_empty_run_folder(self, cli, tmp_path):
         (tmp_path / "hollow").mkdir()
-        refused(cli("plan", "hollow", "--goal", "1,1"), "'hollow' is empty", "diffplan train")
+        check_refused(cli("plan", "hollow", "--goal", "1,1"), "'hollow' is empty", "diffplan train")
 
     @pytest.mark.parametrize(
         "words",
@@ -199,7 +199,7 @@ class TestBadInput:
         ],
     )
     def test_usage_errors_are_one_line_too(self, cli, words):
-        refused(cli(*words), "--help")
+        check_refused(cli(*words), "--help")
 
     def test_debug_shows_the_trace(self, cli):
         result = cli("train", "mase2d", "--debug")
@@ -212,4 +212,4 @@ class TestBadInput:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(requests, "draw", full)
-        refused(cli("plan", run_folder, "--goal", "1,1"), "No space left on device", code=1)
+        check_refused(cli("plan", run_folder, "--goal", "1,1"), "No space left on device", code=1)

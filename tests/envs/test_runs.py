@@ -22,11 +22,10 @@ from diffplan.envs.runs import (
     newest_run,
     pick_device,
     read_record,
-    resume_run,
     save_planner,
-    train_run,
 )
 from diffplan.envs.tasks import find_task
+from diffplan.envs.training import resume_run, train_run
 from diffplan.planner.diffusion import denoising_loss
 from diffplan.planner.normalizer import Normalizer
 from diffplan.planner.pipeline import TrajectoryPlanner

@@ -12,9 +12,10 @@ from minari.data_collector import EpisodeBuffer
 
 from diffplan.envs.control import controller_for
 from diffplan.envs.presets import PRESETS, find_preset
-from diffplan.envs.runs import load_planner, train_run
+from diffplan.envs.runs import load_planner
 from diffplan.envs.simulators import Simulators
 from diffplan.envs.tasks import Task, all_tasks, find_task, register
+from diffplan.envs.training import train_run
 from diffplan.planner.execution import Executor, PlannedActions, TrackingController
 from diffplan.planner.spec import TrajectorySpec
 from diffplan.planner.training import TrainConfig

@@ -9,12 +9,12 @@ from diffplan.planner.execution import Executor, TrackingController
 class Rail:
     """One point mass per seed that goes exactly where its reference goes, unless it is pushed off."""
 
-    def __init__(self, push_at: int | None = None) -> None:
-        self.push_at = push_at
+    def __init__(self, push_at: int | None = None, goal_width: int = 2) -> None:
+        self.push_at, self.goal_width = push_at, goal_width
 
     def reset(self, seeds):
         self.state, self.count = np.zeros((len(seeds), 4), np.float32), 0
-        return self.state.copy(), np.ones((len(seeds), 2), np.float32)
+        return self.state.copy(), np.ones((len(seeds), self.goal_width), np.float32)
 
     def step(self, actions):
         self.count += 1
@@ -39,3 +39,9 @@ def test_replanning_stops_at_the_goal_unless_pushed_away(planner, push_at, repla
     arrived = next(s + p.steps for s, p in zip(rollout.plan_steps, rollout.plans, strict=True) if p.steps - 4 <= 4)
     late = [s for s in rollout.plan_steps if s > max(arrived, 30)]
     assert bool(late) == replans_after_arrival
+
+
+def test_without_a_goal_there_is_nothing_to_hold(planner):
+    executor = Executor(planner, Rail(goal_width=0), controller=Follow((0, 1), (2, 3)), replan_every=4)
+    (rollout,) = executor.run(steps=40, seeds=[0])
+    assert rollout.plan_steps == tuple(range(0, 40, 4))

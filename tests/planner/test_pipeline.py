@@ -14,7 +14,8 @@ import torch
 
 from diffplan.planner.conditions import Conditions, pass_through
 from diffplan.planner.guides import Guide
-from diffplan.planner.pipeline import Sampling, TrajectoryPlanner
+from diffplan.planner.options import Sampling
+from diffplan.planner.pipeline import TrajectoryPlanner
 from diffplan.planner.plan import Plan
 from diffplan.planner.schedulers import Sampler
 from diffplan.planner.selection import Selection

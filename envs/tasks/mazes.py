@@ -1,0 +1,175 @@
+"""maze2d and multi2d: PointMaze under D4RL's protocol.
+
+Shape letters: K candidates, O observations, P positions.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from diffplan.planner.plan import Plan
+from diffplan.planner.spec import TrajectorySpec
+
+from ..maze import D_GAIN, MAZES, P_GAIN, Cell, MazeMap
+from .task import Array, Task, numbers
+
+
+@dataclass(frozen=True)
+class MazeTask(Task):
+    """PointMaze under D4RL's protocol: a reward of 1 for every step within 0.5 m of the goal, never done.
+
+    Args:
+        maze: the map.
+        goal_cell: (row, column) of the fixed goal; None draws a fresh goal each episode.
+        score_range: (min, max) return of the D4RL score.
+    """
+
+    maze: MazeMap = MAZES["umaze"]
+    goal_cell: Cell | None = None
+    score_range: tuple[float, float] = (0.0, 1.0)
+    gymnasium_id: str = ""
+
+    def reset(
+        self, env: Any, rng: np.random.Generator, *, start: ArrayLike | None = None, goal: ArrayLike | None = None
+    ) -> tuple[Array, Array]:
+        env.reset(seed=int(rng.integers(2**31)))
+        random_start = self._random_point(rng)
+        place = random_start if start is None else np.asarray(start, dtype=float)[:2]
+        speed = rng.normal(0, 0.1, 2)
+        speed = speed if start is None else np.zeros(2)
+        target = self._random_point(rng) if self.goal_cell is None else self.maze.center(self.goal_cell)
+        target = target if goal is None else np.asarray(goal, dtype=float)
+        env.goal = target.copy()
+        env.update_target_site_pos()
+        env.point_env.set_state(place, speed)
+        return np.concatenate([place, speed]), target
+
+    def reward(self, observation: Array, goal: Array, reward: float) -> float:
+        return float(np.hypot(*(observation[:2] - goal)) <= 0.5)
+
+    def check_point(self, values: Sequence[float], what: str) -> None:
+        super().check_point(values, what)
+        if not self.maze.is_free(values):
+            where = (
+                "outside the maze"
+                if self.maze.clearance(values) == 0 and not self._inside(values)
+                else "inside or against a wall"
+            )
+            near = self.maze.nearest_free(values)
+            raise ValueError(
+                f"{what} {numbers(values)} lies {where}; the nearest free point is {numbers(np.round(near, 3))}"
+            )
+
+    def parse_point(self, text: str, what: str) -> tuple[float, ...]:
+        """A position from "X,Y" in metres or "cell:ROW,COL"."""
+        if not text.startswith("cell:"):
+            return super().parse_point(text, what)
+        try:
+            row, column = (int(part) for part in text.removeprefix("cell:").split(","))
+        except ValueError:
+            raise ValueError(f"{what} {text!r} names no cell; write cell:ROW,COL, such as cell:1,3") from None
+        rows, columns = self.maze.walls.shape
+        if not (0 <= row < rows and 0 <= column < columns):
+            raise ValueError(f"{what} {text!r} lies outside the maze of {rows} rows and {columns} columns")
+        values = tuple(float(v) for v in self.maze.center((row, column)))
+        self.check_point(values, what)
+        return values
+
+    def feasible(self, plan: Plan) -> NDArray[np.bool_]:
+        """Which candidates (K,) keep clear of the walls."""
+        paths = [
+            plan.reference(np.arange(0, int(a) * plan.spec.stride + 1, 2), k).position
+            for k, a in enumerate(plan.arrivals)
+        ]
+        return np.array([not self.maze.touches_wall(path) for path in paths])
+
+    def collect(self, *, steps: int, seed: int) -> Iterator[int]:
+        from ..collect import record_maze, store_maze
+
+        recordings, done = [], 0
+        for episode in record_maze(self.maze, steps=steps, seed=seed):
+            recordings.append(episode)
+            done += len(episode.actions)
+            yield done
+        store_maze(recordings, self.dataset, environment_id=self.gymnasium_id, seed=seed)
+
+    def _random_point(self, rng: np.random.Generator) -> Array:
+        cell = self.maze.free_cells[rng.integers(len(self.maze.free_cells))]
+        return self.maze.center(cell) + rng.uniform(-0.1, 0.1, 2)
+
+    def _inside(self, values: Sequence[float]) -> bool:
+        left, right, bottom, top = self.maze.extent
+        return left < values[0] < right and bottom < values[1] < top
+
+
+def _point_maze(maze: MazeMap, render_mode: str | None = None) -> Any:
+    """PointMaze, seen from above and in the colours of our pictures."""
+    from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
+
+    rows, columns = maze.walls.shape
+    env = PointMazeEnv(
+        maze_map=maze.gymnasium_map,
+        render_mode=render_mode,
+        continuing_task=True,
+        reset_target=False,
+        width=round(480 * columns / rows / 2) * 2,
+        height=480,
+    )
+    if render_mode is not None:
+        _dress(env.point_env, rows)
+    return env
+
+
+def _dress(point: Any, rows: int) -> None:
+    """The whole maze from almost straight above: PointMaze's own camera hides the bottom row."""
+    from ..colours import AGENT, GOAL, WALL, rgba
+
+    point.mujoco_renderer.default_cam_config = {
+        "distance": 1.42 * rows,
+        "elevation": -72.0,
+        "azimuth": 90.0,
+        "lookat": np.array([0, -0.045 * rows, 0.0]),
+    }
+    model = point.model
+    for index in range(model.ngeom):
+        name = model.geom(index).name
+        if name.startswith("block") or name == "ground":
+            model.geom_matid[index] = -1
+            model.geom_rgba[index] = rgba(WALL) if name != "ground" else (0.78, 0.79, 0.8, 1.0)
+    for name, colour in (("target", GOAL), ("particle_site", AGENT)):
+        model.site(name).rgba = rgba(colour)
+
+
+def maze_tasks() -> dict[str, Task]:
+    rows: list[tuple[str, str, Cell, int, tuple[float, float], int, int, float, int, dict[str, Any]]] = [
+        ("umaze", "UMaze", (1, 1), 300, (23.85, 161.86), 5, 32, 8.0, 20, {}),
+        ("medium", "Medium", (6, 6), 600, (13.13, 277.39), 10, 36, 18.0, 40, {"candidates": 16}),
+        ("large", "Large", (7, 9), 800, (6.7, 273.99), 10, 48, 27.0, 40, {"candidates": 16}),
+    ]
+    made: dict[str, Task] = {}
+    for size, title, goal, steps, score, stride, horizon, minutes, replan, sampling in rows:
+        spec = TrajectorySpec(("ax", "ay"), ("x", "y", "vx", "vy"), ("x", "y"), ("vx", "vy"), 0.01, stride)
+        for family, goal_cell in (("maze2d", goal), ("multi2d", None)):
+            made[f"{family}-{size}"] = MazeTask(
+                name=f"{family}-{size}",
+                make=functools.partial(_point_maze, MAZES[size]),
+                dataset=f"diffplan/maze2d/{size}-v0",
+                spec=spec,
+                horizon=horizon,
+                episode_steps=steps,
+                minutes=minutes,
+                replan_every=replan,
+                gains=(P_GAIN, D_GAIN),
+                sampling=sampling,
+                maze=MAZES[size],
+                goal_cell=goal_cell,
+                score_range=score,
+                gymnasium_id=f"PointMaze_{title}-v3",
+            )
+    return made

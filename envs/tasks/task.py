@@ -1,0 +1,139 @@
+"""What a task is: an environment, its data, and how its columns are called.
+
+Shape letters: K candidates, O observations, P positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from diffplan.planner.plan import Plan
+from diffplan.planner.spec import TrajectorySpec
+
+from ..quiet import quiet_imports
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment and its data.
+
+    Args:
+        name: as typed on the command line.
+        make: builds the environment: a Gymnasium id, or a function of `render_mode`.
+        dataset: Minari id of its data.
+        spec: columns, duration of a step, and stride.
+        horizon: tokens per plan.
+        episode_steps: length of an evaluation episode.
+        width: channels of the network's first level.
+        minutes: training time of the default preset.
+        replan_every: environment steps between plans.
+        gains: (p, d) of the tracking controller; None executes planned actions.
+        feedforward: share of the planned action beside tracking.
+        sampling: defaults of `planner.options.Sampling`.
+        collect_steps: size of the dataset that `collect` makes.
+    """
+
+    name: str
+    make: str | Callable[..., Any]
+    dataset: str
+    spec: TrajectorySpec
+    horizon: int = 32
+    episode_steps: int = 1000
+    width: int = 32
+    minutes: float = 10.0
+    replan_every: int = 20
+    gains: tuple[float, float] | None = None
+    feedforward: float = 0.0
+    sampling: dict[str, Any] = field(default_factory=dict)
+    collect_steps: int = 1_000_000
+
+    def environment(self, *, render_mode: str | None = None) -> Any:
+        """A fresh Gymnasium environment, without wrappers that end or check episodes."""
+        with quiet_imports():
+            if not isinstance(self.make, str):
+                return self.make(render_mode=render_mode)
+            import gymnasium
+
+            return gymnasium.make(self.make, render_mode=render_mode).unwrapped
+
+    def reset(
+        self, env: Any, rng: np.random.Generator, *, start: ArrayLike | None = None, goal: ArrayLike | None = None
+    ) -> tuple[Array, Array]:
+        """Begin an episode; the observation (O,) and the goal (P,), P = 0 for tasks without one.
+
+        Raises:
+            ValueError: a start is asked for and the task cannot place its agent.
+        """
+        if start is not None:
+            raise ValueError(f"task {self.name} cannot place its agent at a chosen start; leave --start out")
+        observation, _ = env.reset(seed=int(rng.integers(2**31)))
+        wanted = observation.get("desired_goal", ()) if isinstance(observation, dict) else ()
+        return self.flatten(observation), np.asarray(wanted if goal is None else goal, dtype=float)
+
+    def flatten(self, observation: Any) -> Array:
+        """An environment's observation as one vector (O,)."""
+        return np.asarray(
+            observation["observation"] if isinstance(observation, dict) else observation, dtype=float
+        ).ravel()
+
+    def reward(self, observation: Array, goal: Array, reward: float) -> float:
+        """Reward of a step, from the observation (O,) after it, the goal (P,) and the environment's own reward."""
+        return float(reward)
+
+    def reached(self, observations: ArrayLike, goal: ArrayLike) -> NDArray[np.bool_]:
+        """Whether observations (..., O) are at the goal (P,): within half a unit of position."""
+        columns = [self.spec.observation_names.index(n) for n in self.spec.position]
+        gap = np.asarray(observations)[..., columns] - np.asarray(goal)[: len(columns)]
+        return np.linalg.norm(gap, axis=-1) <= 0.5
+
+    def check_point(self, values: Sequence[float], what: str) -> None:
+        """Refuse a start or goal that cannot be.
+
+        Raises:
+            ValueError: a wrong count of numbers, or one that is not finite.
+        """
+        if len(values) != len(self.spec.position):
+            raise ValueError(
+                f"{what} {numbers(values)} has {len(values)} numbers; task {self.name} needs "
+                f"{len(self.spec.position)}: {','.join(self.spec.position)}"
+            )
+        if not np.isfinite(values).all():
+            raise ValueError(f"{what} {numbers(values)} must be finite numbers")
+
+    def feasible(self, plan: Plan) -> NDArray[np.bool_]:
+        """Which candidates (K,) can be followed as far as the task itself knows; all, where it knows no map."""
+        return np.ones(len(plan.trajectories), dtype=bool)
+
+    def parse_point(self, text: str, what: str) -> tuple[float, ...]:
+        """A position (P,) from "X,Y".
+
+        Raises:
+            ValueError: not numbers, too few or too many, or a point that cannot be.
+        """
+        try:
+            values = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            raise ValueError(
+                f"{what} {text!r} is not a list of numbers; write {','.join(self.spec.position).upper()}, such as 1,1"
+            ) from None
+        self.check_point(values, what)
+        return values
+
+    def collect(self, *, steps: int, seed: int) -> Iterator[int]:
+        """Make the dataset, yielding the steps done so far.
+
+        Raises:
+            ValueError: the task has no way to make its own data.
+        """
+        raise ValueError(f"task {self.name} has no collector; bring a Minari dataset: --dataset ID")
+
+
+def numbers(values: ArrayLike) -> str:
+    return ",".join(f"{v:g}" for v in np.asarray(values, dtype=float))

@@ -1,0 +1,53 @@
+"""How plans are sampled and chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from .schedulers import Sampler
+from .selection import Selection, check_selection
+
+MOST_CANDIDATES = 1024
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How plans are sampled and chosen; every field can be overridden at each call.
+
+    Args:
+        candidates: K plans sampled for each problem, of which the best is chosen.
+        steps: denoising steps.
+        sampler: "ddim", "ddpm" or "dpm++".
+        temperature: scale of all noise put in; lower gives likelier, less varied plans.
+        eta: of DDIM; 1 adds DDPM's noise at each step, 0 none.
+        select: how candidates are ranked (see `selection`).
+        warm_steps: denoising steps of a replan that begins from the plan before.
+        incumbent: at a replan, what is left of the plan before competes with the new candidates.
+        gradient_cap: largest norm by which guides may move a plan in one step, in normalised units.
+    """
+
+    candidates: int = 8
+    steps: int = 8
+    sampler: Sampler = "ddim"
+    temperature: float = 0.7
+    eta: float = 1.0
+    select: Selection = "balanced"
+    warm_steps: int = 4
+    incumbent: bool = True
+    gradient_cap: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.candidates <= MOST_CANDIDATES:
+            raise ValueError(f"candidates={self.candidates} must lie between 1 and {MOST_CANDIDATES}")
+        if self.warm_steps < 1:
+            raise ValueError(f"warm_steps={self.warm_steps} must be at least 1")
+        check_selection(self.select)
+
+    def changed(self, options: dict[str, Any]) -> Sampling:
+        """With the options that are not None."""
+        known = {f.name for f in fields(self)}
+        for name in options:
+            if name not in known:
+                raise TypeError(f"unknown option {name!r}; known: {', '.join(sorted(known))}")
+        return replace(self, **{k: v for k, v in options.items() if v is not None})
