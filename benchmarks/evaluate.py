@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from diffplan.envs.control import controller_for
+from diffplan.envs.control import controller_for, tempo_for
 from diffplan.envs.simulators import Simulators
 from diffplan.envs.tasks import MazeTask, Task
 from diffplan.planner.execution import Executor, Rollout
@@ -78,6 +78,7 @@ def evaluate(
     seed: int = 0,
     replan_every: int | None = None,
     controller: str = "auto",
+    tempo: float | None = None,
     guide: Guide | None = None,
     references: bool = True,
     **options: Any,
@@ -91,6 +92,7 @@ def evaluate(
         seed: of starts, goals and noise.
         replan_every: environment steps between plans; None takes the task's.
         controller: see `envs.control.controller_for`.
+        tempo: how much faster than planned plans are followed; None takes the task's.
         guide: what plans should prefer.
         references: also run the policies that set the scale.
         **options: fields of `options.Sampling`.
@@ -99,10 +101,12 @@ def evaluate(
         raise ValueError(f"episodes={episodes} must be at least 1")
     seeds = episode_seeds(seed, episodes)
     with Simulators(task, episodes) as simulators:
+        follow = controller_for(task, controller)
         executor = Executor(
             planner,
             simulators,
-            controller=controller_for(task, controller),
+            controller=follow,
+            tempo=tempo_for(task, follow) if tempo is None else tempo,
             guide=guide,
             replan_every=replan_every or task.replan_every,
             **options,

@@ -24,6 +24,8 @@ from .report import HEADER, markdown, table_rows
 Report = tuple[dict[str, Any], list[list[str]]]
 """Numbers for the JSON, and rows of the table."""
 
+SEED = 1  # of the episodes: settings were chosen on those of seed 0
+
 SUITE = {
     "maze2d-umaze": "train umaze with the default preset, then maze2d and multi2d under the strict protocol",
     "maze2d-medium": "the same for medium",
@@ -78,9 +80,13 @@ def _maze(name: str, run: str | None, episodes: int) -> Generator[str, None, Rep
 
 def _execution(run: str | None, episodes: int) -> Generator[str, None, Report]:
     settings: list[tuple[str, dict[str, Any]]] = [
-        (f"{controller}, replan every {steps}", {"controller": controller, "replan_every": steps})
-        for controller in ("tracking", "actions")
-        for steps in (5, 10, 20, 40, 300)
+        (f"{words}, replan every {steps}", {"controller": name, "replan_every": steps, "tempo": tempo})
+        for words, name, tempo in (
+            ("tracked 1.5 times as fast as planned", "tracking", 1.5),
+            ("tracked as planned", "tracking", 1.0),
+            ("planned actions", "actions", 1.0),
+        )
+        for steps in (5, 20, 40, 300)
     ]
     evaluations, rows = [], []
     for label, options in settings:
@@ -93,10 +99,10 @@ def _execution(run: str | None, episodes: int) -> Generator[str, None, Report]:
 def _measure(run: str | None, task_name: str, episodes: int, **options: Any) -> Generator[str, None, dict[str, Any]]:
     planner, task = load_planner(run, task=task_name)
     began = time.monotonic()
-    for done in evaluate(planner, task, episodes=episodes, **options):
+    for done in evaluate(planner, task, episodes=episodes, seed=SEED, **options):
         if isinstance(done, Evaluation):
             result = done
-    numbers = record(result, task, seed=0, device=str(planner.device), versions=versions(), command=exact_command())
+    numbers = record(result, task, seed=SEED, device=str(planner.device), versions=versions(), command=exact_command())
     took = f"{time.monotonic() - began:.0f} s"
     yield f"{task_name}: strict {result.stats.score_strict}, success {result.stats.success_rate:.0%} ({took})"
     return numbers

@@ -31,3 +31,8 @@ def controller_for(task: Task, name: str = "auto") -> Controller:
         *task.gains,
         feedforward=task.feedforward,
     )
+
+
+def tempo_for(task: Task, controller: Controller) -> float:
+    """How fast plans are followed: planned actions only at their own pace."""
+    return task.tempo if isinstance(controller, TrackingController) else 1.0

@@ -18,7 +18,7 @@ from diffplan.planner.guide_specs import parse_guides
 from diffplan.planner.guides import Guide
 from diffplan.planner.pipeline import TrajectoryPlanner
 
-from .control import controller_for
+from .control import controller_for, tempo_for
 from .records import rollout_record, write_json
 from .requests import avoiding, feasible_for, parse_disc
 from .runs import exact_command, versions
@@ -90,10 +90,12 @@ def execute(planner: TrajectoryPlanner, ride: Ride, **options: Any) -> Iterator[
     task, moments, pictures, reached = ride.task, [], [], None
     mode = "rgb_array" if ride.pictures else None
     with Simulators(task, 1, start=ride.start, goal=ride.goal, render_mode=mode) as simulators:
+        controller = controller_for(task, ride.controller)
         executor = Executor(
             planner,
             simulators,
-            controller=controller_for(task, ride.controller),
+            controller=controller,
+            tempo=tempo_for(task, controller),
             replan_every=ride.replan_every,
             guide=ride.guide,
             feasible=feasible_for(task, ride.discs),

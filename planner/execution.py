@@ -126,6 +126,8 @@ class Executor:
         controller: turns plans into actions.
         replan_every: environment steps between plans.
         guide: what plans should prefer.
+        tempo: plan time that passes per time executed; above 1 follows plans faster than they were demonstrated, for a
+            plant that can (a demonstrator whose actions are noisy and clipped leaves force unused).
         tolerance: distance from a plan, in position units, up to which one that is about to arrive is kept.
         feasible: candidates that it refuses rank behind all others.
         keep_plans: hold every plan in the rollouts; off for long or wide runs.
@@ -140,6 +142,7 @@ class Executor:
         controller: Controller,
         replan_every: int = 20,
         guide: Guide | None = None,
+        tempo: float = 1.0,
         tolerance: float = 0.25,
         feasible: Feasible | None = None,
         keep_plans: bool = True,
@@ -147,8 +150,10 @@ class Executor:
     ) -> None:
         if replan_every < 1:
             raise ValueError(f"replan_every={replan_every} must be at least 1 step")
+        if not 0 < tempo <= 10:
+            raise ValueError(f"tempo={tempo} must be above 0 and at most 10")
         self.planner, self.environments, self.controller = planner, environments, controller
-        self.replan_every, self.guide, self.tolerance = replan_every, guide, tolerance
+        self.replan_every, self.guide, self.tempo, self.tolerance = replan_every, guide, tempo, tolerance
         self.feasible, self.keep_plans, self.options = feasible, keep_plans, options
         self.plan_seconds: list[float] = []
 
@@ -180,7 +185,7 @@ class Executor:
                 )
                 fresh &= ~ended
                 flights = self._replan(flights, fresh, observations, goals, generators)
-                references = _references(flights, self.replan_every)
+                references = _references(flights, self.replan_every, self.tempo)
             plans = tuple(f.plan for f in flights)
             if step == 0:
                 nothing = np.zeros((len(seeds), 0), np.float32)
@@ -190,7 +195,7 @@ class Executor:
             rewards = np.where(ended, 0.0, rewards)
             ended = ended | finished
             for flight in flights:
-                flight.age += 1
+                flight.age += self.tempo
             yield Moment(step + 1, observations, actions, rewards, ended, plans, fresh & (turn == 0))
             if ended.all():
                 return
@@ -221,7 +226,7 @@ class Executor:
         A plan holds its goal by itself; planning again from within reach of it only adds noise.
         """
         spec = self.planner.spec
-        if not self.goals.shape[1] or flight.plan.steps - flight.age > self.replan_every:
+        if not self.goals.shape[1] or flight.plan.steps - flight.age > self.replan_every * self.tempo:
             return True
         here = observation[[spec.observation_names.index(n) for n in spec.position]]
         off = here - flight.plan.reference(np.array([flight.age])).position[0]
@@ -260,14 +265,18 @@ class Executor:
 
 @dataclass
 class _Flight:
-    """A plan and the environment steps since it began."""
+    """A plan and how far it has been followed, in its own environment steps."""
 
     plan: Plan
-    age: int = 0
+    age: float = 0.0
 
 
-def _references(flights: Sequence[_Flight], count: int) -> list[Reference]:
+def _references(flights: Sequence[_Flight], count: int, tempo: float) -> list[Reference]:
     """What the plans ask for at each of the next `count` + 1 steps, all environments together."""
-    each = [f.plan.reference(f.age + np.arange(count + 1)) for f in flights]
+    each = [f.plan.reference(f.age + tempo * np.arange(count + 1)) for f in flights]
+    pace = {"velocity": tempo}
     names = ("observation", "position", "velocity", "action")
-    return [Reference(*(np.stack([getattr(r, name)[n] for r in each]) for name in names)) for n in range(count + 1)]
+    return [
+        Reference(*(np.stack([pace.get(name, 1.0) * getattr(r, name)[n] for r in each]) for name in names))
+        for n in range(count + 1)
+    ]

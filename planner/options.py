@@ -32,7 +32,7 @@ class Sampling:
     sampler: Sampler = "ddim"
     temperature: float = 0.7
     eta: float = 1.0
-    select: Selection = "balanced"
+    select: Selection = "plausible"
     warm_steps: int = 4
     incumbent: bool = True
     gradient_cap: float = 1.0

@@ -123,7 +123,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         *,
         generator: torch.Generator | None = None,
         guide: Guide | None = None,
-        previous: tuple[Plan, int] | None = None,
+        previous: tuple[Plan, float] | None = None,
         feasible: Feasible | None = None,
         **options: Any,
     ) -> Plan:
@@ -153,7 +153,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         *,
         generators: Sequence[torch.Generator] | None = None,
         guide: Guide | None = None,
-        previous: Sequence[tuple[Plan, int]] | None = None,
+        previous: Sequence[tuple[Plan, float]] | None = None,
         feasible: Feasible | None = None,
         **options: Any,
     ) -> list[Plan]:
@@ -247,7 +247,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         conditions: Sequence[Conditions],
         generators: Sequence[torch.Generator],
         guide: Guide | None,
-        previous: Sequence[tuple[Plan, int]] | None,
+        previous: Sequence[tuple[Plan, float]] | None,
         sampling: Sampling,
     ) -> Iterator[Step]:
         pinned, values = self._expand(conditions, sampling.candidates)
@@ -278,7 +278,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         conditions: Sequence[Conditions],
         generators: Sequence[torch.Generator],
         guide: Guide | None,
-        previous: Sequence[tuple[Plan, int]] | None,
+        previous: Sequence[tuple[Plan, float]] | None,
         sampling: Sampling,
         clean: Tensor,
     ) -> list[Plan]:
@@ -307,7 +307,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         scores = order(verdict, sampling.select, candidates=count, bound=bound, liked=liked)
         return self._plans(trajectories, verdict, scores, len(conditions), guide)
 
-    def _with_incumbents(self, clean: Tensor, previous: Sequence[tuple[Plan, int]]) -> Tensor:
+    def _with_incumbents(self, clean: Tensor, previous: Sequence[tuple[Plan, float]]) -> Tensor:
         """Candidates (P * K, H, D) and, behind each problem's own, what is left of the plan that it follows now."""
         left = torch.stack([torch.from_numpy(p.remainder(n)[0, : self.horizon]) for p, n in previous])
         left = self.normalizer.normalize(left.to(self.device)).unsqueeze(1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .spec import TrajectorySpec
 
@@ -88,7 +88,7 @@ class Plan:
         """Simulated time until the best candidate arrives."""
         return self.steps * self.spec.dt_seconds
 
-    def reference(self, steps: NDArray[np.int64], candidate: int = 0) -> Reference:
+    def reference(self, steps: ArrayLike, candidate: int = 0) -> Reference:
         """What the plan asks for at environment steps (n,) after its start; past its end it holds the last token.
 
         Positions run through the tokens as cubic Hermite splines with the planned velocities as slopes; without
@@ -118,7 +118,7 @@ class Plan:
             velocity[np.asarray(steps) > (len(path) - 1) * spec.stride] = 0.0  # past the end: stay
         return Reference(row[:, spec.observations], position, velocity, row[:, spec.actions])
 
-    def remainder(self, steps: int) -> Array:
+    def remainder(self, steps: float) -> Array:
         """All candidates as they look `steps` environment steps later, (K, H, D): where a warm start begins."""
         horizon = self.trajectories.shape[1]
         time = np.minimum(np.arange(horizon) + steps / self.spec.stride, horizon - 1)

@@ -147,13 +147,13 @@ def _dress(point: Any, rows: int) -> None:
 
 
 def maze_tasks() -> dict[str, Task]:
-    rows: list[tuple[str, str, Cell, int, tuple[float, float], int, int, float, int, dict[str, Any]]] = [
-        ("umaze", "UMaze", (1, 1), 300, (23.85, 161.86), 5, 32, 8.0, 20, {}),
-        ("medium", "Medium", (6, 6), 600, (13.13, 277.39), 10, 36, 18.0, 40, {"candidates": 16}),
-        ("large", "Large", (7, 9), 800, (6.7, 273.99), 10, 48, 27.0, 40, {"candidates": 16}),
+    rows: list[tuple[str, str, Cell, int, tuple[float, float], int, int, float, int, float, dict[str, Any]]] = [
+        ("umaze", "UMaze", (1, 1), 300, (23.85, 161.86), 5, 32, 8.0, 40, 1.5, {}),
+        ("medium", "Medium", (6, 6), 600, (13.13, 277.39), 10, 36, 18.0, 40, 1.3, {"candidates": 16}),
+        ("large", "Large", (7, 9), 800, (6.7, 273.99), 10, 48, 27.0, 40, 1.2, {"candidates": 16}),
     ]
     made: dict[str, Task] = {}
-    for size, title, goal, steps, score, stride, horizon, minutes, replan, sampling in rows:
+    for size, title, goal, steps, score, stride, horizon, minutes, replan, tempo, sampling in rows:
         spec = TrajectorySpec(("ax", "ay"), ("x", "y", "vx", "vy"), ("x", "y"), ("vx", "vy"), 0.01, stride)
         for family, goal_cell in (("maze2d", goal), ("multi2d", None)):
             made[f"{family}-{size}"] = MazeTask(
@@ -166,6 +166,7 @@ def maze_tasks() -> dict[str, Task]:
                 minutes=minutes,
                 replan_every=replan,
                 gains=(P_GAIN, D_GAIN),
+                tempo=tempo,
                 sampling=sampling,
                 maze=MAZES[size],
                 goal_cell=goal_cell,

@@ -36,6 +36,7 @@ class Task:
         replan_every: environment steps between plans.
         gains: (p, d) of the tracking controller; None executes planned actions.
         feedforward: share of the planned action beside tracking.
+        tempo: how much faster than planned a tracked plan is followed (see `planner.execution.Executor`).
         sampling: defaults of `planner.options.Sampling`.
         collect_steps: size of the dataset that `collect` makes.
     """
@@ -51,6 +52,7 @@ class Task:
     replan_every: int = 20
     gains: tuple[float, float] | None = None
     feedforward: float = 0.0
+    tempo: float = 1.0
     sampling: dict[str, Any] = field(default_factory=dict)
     collect_steps: int = 1_000_000
 

@@ -133,3 +133,9 @@ class TestControllers:
 def test_refusals(planner, wrong):
     with pytest.raises(ValueError, match="replan_every"):
         executor(planner, replan_every=wrong)
+
+
+@pytest.mark.parametrize("tempo", [0, -1, 11, float("nan")])
+def test_a_tempo_that_cannot_be_is_refused(planner, tempo):
+    with pytest.raises(ValueError, match="tempo"):
+        Executor(planner, None, controller=PlannedActions(), tempo=tempo)  # type: ignore[arg-type]

@@ -45,3 +45,12 @@ def test_without_a_goal_there_is_nothing_to_hold(planner):
     executor = Executor(planner, Rail(goal_width=0), controller=Follow((0, 1), (2, 3)), replan_every=4)
     (rollout,) = executor.run(steps=40, seeds=[0])
     assert rollout.plan_steps == tuple(range(0, 40, 4))
+
+
+@pytest.mark.parametrize("tempo", [1.0, 1.5, 2.0])
+def test_tempo_is_plan_time_per_executed_time(planner, tempo):
+    """A perfect follower stands, after n steps, where the plan is after tempo * n."""
+    executor = Executor(planner, Rail(), controller=Follow((0, 1), (2, 3)), replan_every=100, tempo=tempo)
+    (rollout,) = executor.run(steps=12, seeds=[0])
+    expected = rollout.plans[0].reference(tempo * np.arange(1, 13)).position
+    np.testing.assert_allclose(rollout.states[1:, :2], expected, atol=1e-5)
