@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -19,17 +18,18 @@ class Bar(Protocol):
 class Commands(TyperGroup):
     """Turns exceptions into one line and an exit code: 2 for bad input, 1 for a failed job; --debug shows more."""
 
+    debug = False
+
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         words = list(sys.argv[1:] if args is None else args)
-        if "--debug" in words:
-            os.environ["DIFFPLAN_DEBUG"] = "1"
+        self.debug = "--debug" in words
         return super().main([w for w in words if w != "--debug"], *rest, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except BaseException as error:
-            if isinstance(error, (typer.Exit, typer.Abort, SystemExit)) or os.environ.get("DIFFPLAN_DEBUG"):
+            if isinstance(error, (typer.Exit, typer.Abort, SystemExit)) or self.debug:
                 raise
             if type(error).__name__ == "NoArgsIsHelpError":
                 raise

@@ -15,7 +15,6 @@ FAST = ["--candidates", "2"]
 @pytest.fixture
 def cli(tmp_path, monkeypatch, data):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DIFFPLAN_DEBUG", raising=False)
 
     def run(*words):
         return CliRunner().invoke(app, [str(w) for w in words])
@@ -204,6 +203,7 @@ class TestBadInput:
     def test_debug_shows_the_trace(self, cli):
         result = cli("train", "mase2d", "--debug")
         assert isinstance(result.exception, ValueError)
+        check_refused(cli("train", "mase2d"), "unknown task")  # and it does not stick
 
     def test_a_failed_job_exits_with_1(self, cli, run_folder, monkeypatch):
         import diffplan.envs.requests as requests
