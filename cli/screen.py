@@ -46,9 +46,7 @@ def explain(error: BaseException) -> tuple[int, str]:
         return 2, f"{' '.join(error.format_message().split())} (see: {command} --help)"
     if isinstance(error, KeyboardInterrupt):
         return 130, "interrupted"
-    if type(error).__name__ == "Interrupted":
-        return 130, text
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError) or type(error).__name__ == "Interrupted":  # the latter: saved, and can be resumed
         return 2, text
     return 1, f"{type(error).__name__}: {text or 'no details'} (run again with --debug to see where)"
 

@@ -108,7 +108,7 @@ def test_ctrl_c_saves_the_state_and_says_how_to_resume(data, tmp_path):
     time.sleep(2)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    assert process.returncode == 2, errors
     assert "--resume" in errors
     assert "Traceback" not in errors
     assert state_of(folder)["step"] > 0
