@@ -24,10 +24,9 @@ def controller_for(task: Task, name: str = "auto") -> Controller:
         return PlannedActions()
     if task.gains is None:
         raise ValueError(f"task {task.name} has no gains for a tracking controller; use --controller actions")
-    names = task.spec.observation_names
     return TrackingController(
-        tuple(names.index(n) for n in task.spec.position),
-        tuple(names.index(n) for n in task.spec.velocity),
+        tuple(task.spec.position_indices),
+        tuple(task.spec.velocity_indices),
         *task.gains,
         feedforward=task.feedforward,
     )

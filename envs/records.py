@@ -6,7 +6,6 @@ Shape letters: K candidates, H tokens, O observations, A actions, T steps.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffplan.planner.execution import Rollout
+from diffplan.planner.files import whole_file
 from diffplan.planner.plan import Plan
 from diffplan.planner.spec import TrajectorySpec
 
@@ -70,7 +70,7 @@ def rollout_record(
         versions=versions,
         command=command,
     )
-    paths = [_round(p.reference(np.arange(p.steps + 1)).position) for p in rollout.plans]
+    paths = [_round(p.path()) for p in rollout.plans]
     return first | {
         "states": _round(rollout.states),
         "applied_actions": _round(rollout.actions),
@@ -82,10 +82,9 @@ def rollout_record(
 
 def write_json(path: str | Path, record: dict[str, Any]) -> None:
     """Write a record, moved into place when it is whole."""
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-    os.replace(partial, target)
+    text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+    with whole_file(path) as scratch:
+        scratch.write_text(text)
 
 
 def read_json(path: str | Path) -> dict[str, Any]:

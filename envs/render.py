@@ -203,8 +203,7 @@ def _path(plan: Plan, candidate: int) -> tuple[Array, Array]:
     steps = np.arange(max(1, int(plan.arrivals[candidate]) * spec.stride) + 1)
     asked = plan.reference(steps, candidate)
     observations = np.array(asked.observation, dtype=float)
-    smooth = [spec.observation_names.index(n) for n in spec.position]
-    observations[:, smooth] = asked.position
+    observations[:, spec.position_indices] = asked.position
     return observations, np.asarray(steps * spec.dt_seconds, dtype=float)
 
 

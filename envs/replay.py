@@ -21,8 +21,10 @@ def draw_record(file: Path, output: Path) -> None:
     """
     record = read_json(file)
     task, plan = find_task(record["task"]), plan_of(record)
-    columns = [task.spec.observation_names.index(n) for n in task.spec.position]
-    start, goal = np.array(record["start"], dtype=float)[columns], np.array(record["goal"], dtype=float)
+    start, goal = (
+        np.array(record["start"], dtype=float)[task.spec.position_indices],
+        np.array(record["goal"], dtype=float),
+    )
     if output.suffix == ".png":
         save_picture(output, plan_picture(task, plan, start=start, goal=goal))
     elif "states" in record:

@@ -78,8 +78,7 @@ class Request:
     @property
     def start_position(self) -> NDArray[np.float64]:
         """(P,)."""
-        names = self.task.spec.observation_names
-        return np.array([self.start[names.index(n)] for n in self.task.spec.position])
+        return np.array(self.start)[self.task.spec.position_indices]
 
 
 def parse_disc(text: str, *, keep: Sequence[Sequence[float]] = ()) -> tuple[float, float, float]:
@@ -114,11 +113,10 @@ def answer(planner: TrajectoryPlanner, request: Request, **options: Any) -> Plan
     """The plan; candidates that the task's own map refuses come last, and where it refuses all, others are sampled."""
     generator, check = torch.Generator().manual_seed(request.seed), feasible_for(request.task, request.discs)
     stops = [*request.vias, request.goal]
-    plan = planner.route(request.start, stops, generator=generator, guide=request.guide, feasible=check, **options)
-    for _ in range(MORE_TRIES):
+    for _ in range(1 + MORE_TRIES):
+        plan = planner.route(request.start, stops, generator=generator, guide=request.guide, feasible=check, **options)
         if check(plan)[0]:
             break
-        plan = planner.route(request.start, stops, generator=generator, guide=request.guide, feasible=check, **options)
     return plan
 
 
@@ -195,7 +193,7 @@ def film_of(planner: TrajectoryPlanner, request: Request, path: Path, **options:
 
 
 def _clear_of(plan: Plan, candidate: int, discs: Sequence[tuple[float, float, float]]) -> bool:
-    path = plan.reference(np.arange(int(plan.arrivals[candidate]) * plan.spec.stride + 1), candidate).position
+    path = plan.path(candidate)
     return all(np.hypot(path[:, 0] - x, path[:, 1] - y).min() > radius for x, y, radius in discs)
 
 

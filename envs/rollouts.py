@@ -145,7 +145,7 @@ def save(ride: Ride, result: Result, path: Path) -> None:
     from .video import save_video
 
     rollout = result.rollout
-    paths = [p.reference(np.arange(p.steps + 1)).position for p in rollout.plans]
+    paths = [p.path() for p in rollout.plans]
     frames = rollout_frames(
         ride.task,
         rollout.states,

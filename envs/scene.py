@@ -56,7 +56,7 @@ class Scene:
     ) -> None:
         self.task, self.end = task, max(float(seconds), 1e-9)
         self.norm = Normalize(0, self.end)
-        self.position = [task.spec.observation_names.index(n) for n in task.spec.position]
+        self.position = task.spec.position_indices
         self.maze = getattr(task, "maze", None)
         self.above = len(self.position) == 2
         self._drawn_over: list[Any] = []

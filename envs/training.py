@@ -274,8 +274,13 @@ class _Logger:
         if not goals.size:
             return
         plan = self.planner.plan(self.planner.problem(observations[0].tolist(), goals[0].tolist()))
-        columns = [self.task.spec.observation_names.index(n) for n in self.task.spec.position]
-        picture = plan_picture(self.task, plan, start=observations[0][columns], goal=goals[0], title=f"update {step}")
+        picture = plan_picture(
+            self.task,
+            plan,
+            start=observations[0][self.task.spec.position_indices],
+            goal=goals[0],
+            title=f"update {step}",
+        )
         tracker = self.accelerator.get_tracker("tensorboard", unwrap=True)
         tracker.add_image("plans", np.asarray(picture), step, dataformats="HWC")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from PIL import Image
+
+from diffplan.planner.files import whole_file
 
 from .colours import AGENT, AHEAD, FREE, GOAL, GREY, INK, START, TIME_COLOURS, VIA, WALL
 
@@ -46,7 +48,8 @@ def check_output(path: File, allowed: Sequence[str] = (".png", ".gif", ".mp4", "
 def save_picture(path: File, picture: Picture) -> None:
     """Write a picture (h, w, 3) as .png, in one piece."""
     out = check_output(path, (".png",))
-    _write(out, lambda scratch: Image.fromarray(picture).save(scratch, optimize=True))
+    with whole_file(out) as scratch:
+        Image.fromarray(picture).save(scratch, optimize=True)
 
 
 def save_video(path: File, frames: Iterable[Picture], *, fps: float) -> None:
@@ -61,17 +64,8 @@ def save_video(path: File, frames: Iterable[Picture], *, fps: float) -> None:
     if not fps > 0:
         raise ValueError(f"fps={fps} must be positive")
     write = _write_gif if out.suffix.lower() == ".gif" else _write_mp4
-    _write(out, lambda scratch: write(scratch, frames, fps))
-
-
-def _write(out: Path, write: Callable[[Path], None]) -> None:
-    """Write a scratch file beside `out` and move it into place, so that nothing is ever half written."""
-    scratch = out.with_name(f".{out.stem}-{os.getpid()}{out.suffix}")
-    try:
-        write(scratch)
-        os.replace(scratch, out)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with whole_file(out) as scratch:
+        write(scratch, frames, fps)
 
 
 def _write_gif(path: Path, frames: Iterable[Picture], fps: float) -> None:

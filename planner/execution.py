@@ -228,7 +228,7 @@ class Executor:
         spec = self.planner.spec
         if not self.goals.shape[1] or flight.plan.steps - flight.age > self.replan_every * self.tempo:
             return True
-        here = observation[[spec.observation_names.index(n) for n in spec.position]]
+        here = observation[spec.position_indices]
         off = here - flight.plan.reference(np.array([flight.age])).position[0]
         return bool(np.linalg.norm(off) > self.tolerance)
 
@@ -257,10 +257,8 @@ class Executor:
             **self.options,
         )
         self.plan_seconds.append(plans[0].seconds)
-        made = list(flights) or [_Flight(plan) for plan in plans]
-        for i, plan in zip(who, plans, strict=True):
-            made[i] = _Flight(plan)
-        return made
+        fresh = dict(zip(who, map(_Flight, plans), strict=True))
+        return [fresh.get(i) or flights[i] for i in range(len(due))]
 
 
 @dataclass

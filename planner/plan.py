@@ -118,6 +118,11 @@ class Plan:
             velocity[np.asarray(steps) > (len(path) - 1) * spec.stride] = 0.0  # past the end: stay
         return Reference(row[:, spec.observations], position, velocity, row[:, spec.actions])
 
+    def path(self, candidate: int = 0, *, every: int = 1) -> Array:
+        """Positions (n, P) of a candidate at every so many environment steps until it arrives."""
+        last = int(self.arrivals[candidate]) * self.spec.stride
+        return self.reference(np.arange(0, last + 1, every), candidate).position
+
     def remainder(self, steps: float) -> Array:
         """All candidates as they look `steps` environment steps later, (K, H, D): where a warm start begins."""
         horizon = self.trajectories.shape[1]

@@ -5,11 +5,11 @@ Shape letters: P problems, K candidates of each, B = P * K batch, H horizon (tok
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from diffusers.schedulers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
 from .diffusion import Denoiser, Prediction, predict_clean, signal_and_noise
@@ -97,8 +97,7 @@ def denoise(
     steps = scheduler.timesteps.tolist()
     if not 0 <= skip < len(steps) or (skip and warm is None):
         raise ValueError(f"skip={skip} needs a warm start and must be below the {len(steps)} steps")
-    options = set(inspect.signature(scheduler.step).parameters)
-    if "generator" in options and "variance_noise" not in options and temperature != 1:
+    if isinstance(scheduler, DDPMScheduler) and temperature != 1:
         raise ValueError(
             f"ddpm samples at temperature 1 only, got {temperature}; use ddim, which with eta=1 is the same"
         )
@@ -133,12 +132,12 @@ def _advance(
     eta: float,
 ) -> Tensor:
     """One step of a diffusers scheduler: each kind asks for its noise in its own way."""
-    asked, each = set(inspect.signature(scheduler.step).parameters), len(noisy) // len(generators)
+    each = len(noisy) // len(generators)
     extra: dict[str, object] = {}
-    if "variance_noise" in asked and "eta" in asked:
+    if isinstance(scheduler, DDIMScheduler):
         drawn = draw_noise(generators, each, noisy.shape[1:], noisy.device) if eta > 0 else None
         extra = {"eta": eta, "variance_noise": None if drawn is None else temperature * drawn}
-    elif "generator" in asked:
+    elif isinstance(scheduler, DDPMScheduler):
         extra = {"generator": [g for g in generators for _ in range(each)]}
     return scheduler.step(clean, timestep, noisy, return_dict=False, **extra)[0]
 

@@ -85,6 +85,16 @@ class TrajectorySpec:
         return [len(self.action_names) + self.observation_names.index(n) for n in names]
 
     @property
+    def position_indices(self) -> list[int]:
+        """Of the positions among the observations (O,)."""
+        return [self.observation_names.index(n) for n in self.position]
+
+    @property
+    def velocity_indices(self) -> list[int]:
+        """Of their rates among the observations (O,)."""
+        return [self.observation_names.index(n) for n in self.velocity]
+
+    @property
     def position_columns(self) -> list[int]:
         return self.columns(*self.position)
 

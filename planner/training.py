@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .diffusion import Prediction, check_prediction, denoising_loss
+from .files import whole_file
 from .normalizer import Normalizer
 from .spec import TrajectorySpec
 from .windows import Windows
@@ -123,12 +123,9 @@ class TrainState:
 
     def save(self, path: Path) -> None:
         """Write atomically: a reader finds the old file or the new one, never a part."""
-        partial = path.with_name(path.name + ".partial")
         meta = {"diffplan": json.dumps({"step": self.step, "seconds": self.seconds})}
-        save_file(self.tensors(), partial, metadata=meta)
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with whole_file(path) as scratch:
+            save_file(self.tensors(), scratch, metadata=meta)
 
     def load(self, path: Path) -> None:
         """Continue from a file that `save` wrote.

@@ -83,10 +83,7 @@ class MazeTask(Task):
 
     def feasible(self, plan: Plan) -> NDArray[np.bool_]:
         """Which candidates (K,) keep clear of the walls."""
-        paths = [
-            plan.reference(np.arange(0, int(a) * plan.spec.stride + 1, 2), k).position
-            for k, a in enumerate(plan.arrivals)
-        ]
+        paths = [plan.path(k, every=2) for k in range(len(plan.arrivals))]
         return np.array([not self.maze.touches_wall(path) for path in paths])
 
     def collect(self, *, steps: int, seed: int) -> Iterator[int]:

@@ -91,7 +91,7 @@ class Task:
 
     def reached(self, observations: ArrayLike, goal: ArrayLike) -> NDArray[np.bool_]:
         """Whether observations (..., O) are at the goal (P,): within half a unit of position."""
-        columns = [self.spec.observation_names.index(n) for n in self.spec.position]
+        columns = self.spec.position_indices
         gap = np.asarray(observations)[..., columns] - np.asarray(goal)[: len(columns)]
         return np.linalg.norm(gap, axis=-1) <= 0.5
 
