@@ -2,6 +2,9 @@
 
 The protocol is D4RL's: a noisy controller follows shortest routes to random goals, the agent goes on from where it
 is, and one episode is stored per goal reached. The evaluation goal is never special in the data.
+
+Two more kinds of data ask what a planner can do that its data does not: "roundabout" data takes a detour by way of a
+random cell half of the time, and "stitch" data only ever goes a few cells, so that long routes have to be composed.
 """
 
 from __future__ import annotations
@@ -10,17 +13,22 @@ import importlib.metadata
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .maze import D_GAIN, P_GAIN, MazeMap, WaypointController
+from .maze import D_GAIN, P_GAIN, Cell, MazeMap, WaypointController
 from .quiet import quiet_imports
 
 NOISE = 0.5  # standard deviation added to each action
 JITTER = 0.1  # metres per axis
 REACHED = 0.5  # metres from the goal at which an episode ends
 PATIENCE = 1500  # steps after which a stuck episode is dropped and the agent placed anew
+DETOURS = 0.5  # share of roundabout episodes that go by way of a random cell
+REACH = 3  # cells that an episode of stitch data goes at most
+
+Routes = Literal["shortest", "roundabout", "stitch"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +40,14 @@ class Recording:
     goal: NDArray[np.float64]
 
 
-def record_maze(maze: MazeMap, *, steps: int, seed: int) -> Iterator[Recording]:
-    """Episodes of PointMaze, until at least `steps` actions were recorded."""
+def record_maze(maze: MazeMap, *, steps: int, seed: int, routes: Routes = "shortest") -> Iterator[Recording]:
+    """Episodes of PointMaze, until at least `steps` actions were recorded.
+
+    Raises:
+        ValueError: an unknown kind of routes.
+    """
+    if routes not in get_args(Routes):
+        raise ValueError(f"unknown routes {routes!r}; known: {', '.join(get_args(Routes))}")
     with quiet_imports():
         from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
     rng = np.random.default_rng(seed)
@@ -48,8 +62,10 @@ def record_maze(maze: MazeMap, *, steps: int, seed: int) -> Iterator[Recording]:
                 where = maze.center(maze.free_cells[rng.integers(len(maze.free_cells))])
                 point.set_state(where + rng.uniform(-0.1, 0.1, 2), rng.normal(0, 0.1, 2))
             state = np.concatenate([point.data.qpos, point.data.qvel])
-            goal = _new_goal(maze, state[:2], rng)
-            episode = _follow(point, controller, state, goal, rng)
+            goal = _new_goal(maze, state[:2], rng, REACH if routes == "stitch" else None)
+            by = _detour(maze, rng) if routes == "roundabout" else None
+            controller.aim(state[:2], goal, by=by)
+            episode = _follow(point, controller, state, goal, rng, whole_route=by is not None)
             placed = episode is not None
             if episode is not None:
                 done += len(episode.actions)
@@ -58,17 +74,26 @@ def record_maze(maze: MazeMap, *, steps: int, seed: int) -> Iterator[Recording]:
         env.close()
 
 
-def _new_goal(maze: MazeMap, position: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+def _new_goal(
+    maze: MazeMap, position: NDArray[np.float64], rng: np.random.Generator, reach: int | None
+) -> NDArray[np.float64]:
     while True:
         cell = maze.free_cells[rng.integers(len(maze.free_cells))]
         goal = maze.center(cell) + rng.uniform(-JITTER, JITTER, 2)
-        if np.linalg.norm(goal - position) > REACHED:
+        near = reach is None or len(maze.route(maze.cell(position), cell)) <= reach + 1
+        if near and np.linalg.norm(goal - position) > REACHED:
             return goal
 
 
-def _follow(point, controller: WaypointController, state, goal, rng: np.random.Generator) -> Recording | None:  # type: ignore[no-untyped-def]
-    """Steer to the goal; None if the agent got stuck."""
-    controller.aim(state[:2], goal)
+def _detour(maze: MazeMap, rng: np.random.Generator) -> Cell | None:
+    cell = maze.free_cells[rng.integers(len(maze.free_cells))]
+    return cell if rng.random() < DETOURS else None
+
+
+def _follow(  # type: ignore[no-untyped-def]
+    point, controller: WaypointController, state, goal, rng: np.random.Generator, *, whole_route: bool
+) -> Recording | None:
+    """Steer to the goal; None if the agent got stuck. A whole route passes its waypoints even if the goal is near."""
     observations, actions = [state], []
     noise = rng.normal(0, NOISE, (PATIENCE, 2))
     for step in range(PATIENCE):
@@ -76,12 +101,14 @@ def _follow(point, controller: WaypointController, state, goal, rng: np.random.G
         state = point.step(action)[0]
         observations.append(state)
         actions.append(action)
-        if np.hypot(*(state[:2] - goal)) <= REACHED:
+        if (controller.last_leg or not whole_route) and np.hypot(*(state[:2] - goal)) <= REACHED:
             return Recording(np.array(observations), np.array(actions), goal)
     return None
 
 
-def store_maze(recordings: list[Recording], dataset_id: str, *, environment_id: str, seed: int) -> None:
+def store_maze(
+    recordings: list[Recording], dataset_id: str, *, environment_id: str, seed: int, routes: Routes = "shortest"
+) -> None:
     """Write episodes as a Minari dataset with its provenance in the metadata."""
     with quiet_imports():
         import gymnasium
@@ -118,15 +145,16 @@ def store_maze(recordings: list[Recording], dataset_id: str, *, environment_id: 
             algorithm_name="waypoint controller",
             author="diffplan",
             code_permalink="https://pypi.org/project/diffplan",
-            description="Noisy waypoint controller on shortest routes, one episode per goal reached (D4RL's protocol).",
+            description=f"Noisy waypoint controller, {routes} routes, one episode per goal reached (D4RL's protocol).",
             requirements=["gymnasium-robotics>=1.4,<1.5", "mujoco>=3.3,<3.11"],
         )
         env.close()
-    dataset.storage.update_metadata({"diffplan_provenance": json.dumps(provenance(seed))})
+    dataset.storage.update_metadata({"diffplan_provenance": json.dumps(provenance(seed, routes))})
 
 
-def provenance(seed: int) -> dict[str, object]:
+def provenance(seed: int, routes: Routes = "shortest") -> dict[str, object]:
     """How maze data is made: everything needed to make it again."""
+    kind = {"roundabout": {"detours": DETOURS}, "stitch": {"reach_cells": REACH}}.get(routes, {})
     return {
         "controller": {
             "p_gain": P_GAIN,
@@ -134,8 +162,9 @@ def provenance(seed: int) -> dict[str, object]:
             "action_noise_std": NOISE,
             "waypoint_jitter_metres": JITTER,
             "goal_radius_metres": REACHED,
-            "routes": "shortest",
-        },
+            "routes": routes,
+        }
+        | kind,
         "seed": seed,
         "versions": {
             n: importlib.metadata.version(n) for n in ("mujoco", "gymnasium", "gymnasium-robotics", "minari", "numpy")

@@ -187,11 +187,18 @@ class WaypointController:
         self.rng = rng or np.random.default_rng(0)
         self._waypoints: list[Array] = []
 
-    def aim(self, position: ArrayLike, goal: ArrayLike) -> None:
-        """Plan the route from a position (2,) to a goal (2,)."""
-        cells = self.maze.route(self.maze.cell(position), self.maze.cell(goal))[1:-1]
+    def aim(self, position: ArrayLike, goal: ArrayLike, *, by: Cell | None = None) -> None:
+        """Plan the route from a position (2,) to a goal (2,), by way of a cell if one is named."""
+        here, there = self.maze.cell(position), self.maze.cell(goal)
+        way = self.maze.route(here, there) if by is None else self.maze.route(here, by) + self.maze.route(by, there)[1:]
+        cells = way[1:-1]
         middle = [self.maze.center(c) + self.rng.uniform(-self.jitter, self.jitter, 2) for c in cells]
         self._waypoints = [*middle, np.asarray(goal, dtype=float)]
+
+    @property
+    def last_leg(self) -> bool:
+        """Whether only the goal is still ahead."""
+        return len(self._waypoints) == 1
 
     def act(self, observation: ArrayLike) -> Array:
         """Action (2,) for an observation (x, y, vx, vy), within [-1, 1]."""

@@ -5,6 +5,7 @@ Shape letters: K candidates, O observations, P positions.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from diffplan.planner.plan import Plan
 from diffplan.planner.spec import TrajectorySpec
 
+from ..collect import Routes
 from ..maze import D_GAIN, MAZES, P_GAIN, Cell, MazeMap
 from .task import Array, Task, numbers
 
@@ -28,12 +30,14 @@ class MazeTask(Task):
         maze: the map.
         goal_cell: (row, column) of the fixed goal; None draws a fresh goal each episode.
         score_range: (min, max) return of the D4RL score.
+        routes: what the data's routes are like (see `envs.collect`).
     """
 
     maze: MazeMap = MAZES["umaze"]
     goal_cell: Cell | None = None
     score_range: tuple[float, float] = (0.0, 1.0)
     gymnasium_id: str = ""
+    routes: Routes = "shortest"
 
     def reset(
         self, env: Any, rng: np.random.Generator, *, start: ArrayLike | None = None, goal: ArrayLike | None = None
@@ -90,11 +94,11 @@ class MazeTask(Task):
         from ..collect import record_maze, store_maze
 
         recordings, done = [], 0
-        for episode in record_maze(self.maze, steps=steps, seed=seed):
+        for episode in record_maze(self.maze, steps=steps, seed=seed, routes=self.routes):
             recordings.append(episode)
             done += len(episode.actions)
             yield done
-        store_maze(recordings, self.dataset, environment_id=self.gymnasium_id, seed=seed)
+        store_maze(recordings, self.dataset, environment_id=self.gymnasium_id, seed=seed, routes=self.routes)
 
     def _random_point(self, rng: np.random.Generator) -> Array:
         cell = self.maze.free_cells[rng.integers(len(self.maze.free_cells))]
@@ -170,4 +174,19 @@ def maze_tasks() -> dict[str, Task]:
                 score_range=score,
                 gymnasium_id=f"PointMaze_{title}-v3",
             )
+    for name in ("maze2d-umaze", "multi2d-umaze"):
+        for kind in _other_data(made[name]):
+            made[kind.name] = kind
     return made
+
+
+def _other_data(task: Task) -> list[Task]:
+    """The same maze with data that asks more of a planner: roundabout routes, and pieces of routes."""
+    data = task.dataset.removesuffix("-v0")
+    return [
+        dataclasses.replace(task, name=f"{task.name}-{kind}", dataset=f"{data}-{kind}-v0", **changes)
+        for kind, changes in (
+            ("roundabout", {"routes": "roundabout", "horizon": 48}),
+            ("stitch", {"routes": "stitch", "horizon": 24}),
+        )
+    ]
