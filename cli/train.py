@@ -9,6 +9,13 @@ from typing import Annotated
 import typer
 
 
+class Part(StrEnum):
+    """What to train."""
+
+    denoiser = "denoiser"
+    returns = "returns"
+
+
 class Prediction(StrEnum):
     """What the network says."""
 
@@ -25,6 +32,10 @@ def train(
         typer.Option(min=0.001, max=10**6, help="Minutes to train for; with --steps, whichever ends first."),
     ] = None,
     preset: Annotated[str, typer.Option(help="Named settings: default, quick, paper.")] = "default",
+    only: Annotated[
+        Part | None,
+        typer.Option(help="Train one part: the denoiser, or the return model of the run in --output (or the newest)."),
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="A Minari id instead of the task's own data.")] = None,
     output: Annotated[Path | None, typer.Option(help="Run folder; runs/TASK-TIME if left out.")] = None,
     resume: Annotated[
@@ -39,7 +50,7 @@ def train(
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 30.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Train a planner; missing data is collected first.
+    """Train a planner, and a model of returns where the task has rewards; missing data is collected first.
 
     The same command trains on a CPU, a GPU, or several processes:
     accelerate launch --multi_gpu --num_processes 2 -m diffplan.cli.main train TASK
@@ -51,7 +62,7 @@ def train(
     from diffplan.envs.presets import find_preset
     from diffplan.envs.runs import RUNS, exact_command, newest_run
     from diffplan.envs.tasks import find_task
-    from diffplan.envs.training import resume_run, train_run
+    from diffplan.envs.training import RETURNS_SHARE, resume_run, train_run
     from diffplan.planner.training import TrainConfig
 
     from .screen import progress
@@ -72,12 +83,16 @@ def train(
             prediction=prediction.value,
             seed=seed,
         )
-        folder = output or RUNS / f"{chosen.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        alone = only is Part.returns
+        if alone and not (steps or minutes):
+            config = dataclasses.replace(config, minutes=settings.fit(chosen).minutes * RETURNS_SHARE)
+        folder = output or (newest_run(chosen) if alone else RUNS / f"{chosen.name}-{time.strftime('%Y%m%d-%H%M%S')}")
         stages = train_run(
             chosen,
             folder,
             config,
             preset=settings,
+            only=None if only is None else only.value,
             dataset=dataset,
             device=device,
             checkpoint_seconds=checkpoint_seconds,

@@ -154,7 +154,7 @@ def store_maze(
 
 def provenance(seed: int, routes: Routes = "shortest") -> dict[str, object]:
     """How maze data is made: everything needed to make it again."""
-    kind = {"roundabout": {"detours": DETOURS}, "stitch": {"reach_cells": REACH}}.get(routes, {})
+    kinds: dict[str, dict[str, object]] = {"roundabout": {"detours": DETOURS}, "stitch": {"reach_cells": REACH}}
     return {
         "controller": {
             "p_gain": P_GAIN,
@@ -163,8 +163,8 @@ def provenance(seed: int, routes: Routes = "shortest") -> dict[str, object]:
             "waypoint_jitter_metres": JITTER,
             "goal_radius_metres": REACHED,
             "routes": routes,
-        }
-        | kind,
+            **kinds.get(routes, {}),
+        },
         "seed": seed,
         "versions": {
             n: importlib.metadata.version(n) for n in ("mujoco", "gymnasium", "gymnasium-robotics", "minari", "numpy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -92,7 +93,7 @@ def download(dataset_id: str, task: Task) -> None:
 
 
 def load_episodes(dataset_id: str, task: Task) -> Episodes:
-    """Read a local dataset.
+    """Read a local dataset, with the task's own rewards.
 
     Raises:
         ValueError: it is not there, cannot be read, has NaN, or its widths are not the task's; the message names it.
@@ -104,18 +105,22 @@ def load_episodes(dataset_id: str, task: Task) -> Episodes:
         with quiet_imports(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = minari.load_dataset(dataset_id)
-            pairs = [(_states(e.observations), np.asarray(e.actions)) for e in dataset.iterate_episodes()]
+            rows = [
+                (_states(e.observations), np.asarray(e.actions), np.asarray(e.rewards))
+                for e in dataset.iterate_episodes()
+            ]
     except Exception as error:
         raise ValueError(
             f"dataset {dataset_id!r} in {datasets_folder()} cannot be read ({error}); delete its folder and "
             "collect or download it again"
         ) from error
     try:
-        episodes = Episodes.from_arrays([o for o, _ in pairs], [a for _, a in pairs])
+        observations, actions, rewards = zip(*rows, strict=True) if rows else ((), (), ())
+        episodes = Episodes.from_arrays(observations, actions, rewards)
         check_widths(episodes, task.spec)
     except ValueError as error:
         raise ValueError(f"dataset {dataset_id!r} does not fit task {task.name}: {error}") from error
-    return episodes
+    return dataclasses.replace(episodes, rewards=task.rewards(episodes))
 
 
 def obtain(

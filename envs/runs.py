@@ -3,7 +3,8 @@
 runs/maze2d-umaze-20260131-101500/
     run.json                      what was asked for: task, data, settings, seed, versions, the exact command
     planner/                      the averaged weights, as `TrajectoryPlanner.from_pretrained` reads them
-    training_state.safetensors    everything that --resume needs
+    training_state.safetensors    everything that --resume needs; returns_state.safetensors for the return model
+    returns_calibration.json      predicted against true returns of held-out windows, per noise level; and .png
     logs/                         TensorBoard
 """
 
@@ -28,7 +29,7 @@ from .tasks import Task, find_task
 
 RUNS = Path("runs")
 SHIPPED = Path(__file__).parent / "assets" / "maze2d-umaze"
-STATE = "training_state.safetensors"
+STATE, RETURNS_STATE = "training_state.safetensors", "returns_state.safetensors"
 
 
 def versions() -> dict[str, str]:
@@ -152,13 +153,15 @@ def save_planner(planner: TrajectoryPlanner, folder: Path, *, half: bool = False
     Args:
         planner: what to save.
         folder: where.
-        half: store the network in half precision; it is read back in single.
+        half: store the networks in half precision; it is read back in single.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as scratch:
         planner.save_pretrained(scratch, safe_serialization=True)
         if half:
-            _halve(Path(scratch) / "denoiser" / "diffusion_pytorch_model.safetensors")
+            for network in ("denoiser", "returns"):
+                if (weights := Path(scratch) / network / "diffusion_pytorch_model.safetensors").is_file():
+                    _halve(weights)
         for file in sorted(p for p in Path(scratch).rglob("*") if p.is_file()):
             target = folder / file.relative_to(scratch)
             target.parent.mkdir(parents=True, exist_ok=True)

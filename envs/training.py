@@ -1,44 +1,44 @@
-"""Training into run folders, and continuing there."""
+"""Training into run folders, and continuing there: the denoiser, and after it the return model."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+from torch import nn
 
 from diffplan.planner.episodes import Episodes
 from diffplan.planner.normalizer import Normalizer
+from diffplan.planner.objectives import denoising, predicting_returns
 from diffplan.planner.options import Sampling
 from diffplan.planner.pipeline import TrajectoryPlanner
+from diffplan.planner.returns import ReturnModel
 from diffplan.planner.schedulers import make_scheduler
-from diffplan.planner.training import TrainConfig, TrainState, Update, train
+from diffplan.planner.training import Objective, TrainConfig, TrainState, Update, train
 from diffplan.planner.unet import TemporalUNet
 from diffplan.planner.windows import Windows, check_horizon, consistency, worst_before_arrival
 
+from .calibration import report_calibration
+from .checkpoints import Interrupted, Saver, Stop
 from .datasets import load_episodes, obtain
+from .logs import Logger
 from .presets import Preset
 from .records import write_json
-from .runs import STATE, pick_device, read_record, save_planner, versions
+from .runs import RETURNS_STATE, STATE, pick_device, read_record, versions
 from .tasks import Task, find_task
 
-LOG_EVERY = 50  # updates
-PICTURES = 8  # of sampled plans, over a whole run
+Only = Literal["denoiser", "returns"]
 
-
-class Interrupted(Exception):
-    """Training was stopped from outside, after its state was saved."""
+RETURNS_SHARE = 1 / 6  # of the minutes, where both parts are trained
+HELD_OUT = 0.05  # share of the episodes that the return model does not see
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,27 @@ class Progress:
     update: Update | None = None
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A run with everything that it needs; `returns` is None where there is no return model to train."""
+
+    output: Path
+    task: Task
+    episodes: Episodes
+    preset: Preset
+    denoiser: TrainConfig
+    returns: TrainConfig | None
+    accelerator: Accelerator
+    checkpoint_seconds: float
+
+
 def train_run(
     task: Task,
     output: Path,
     config: TrainConfig,
     *,
     preset: Preset,
+    only: Only | None = None,
     dataset: str | None = None,
     device: str = "auto",
     checkpoint_seconds: float = 30.0,
@@ -64,10 +79,26 @@ def train_run(
 ) -> Iterator[Progress]:
     """Train a planner into a new folder, yielding progress; missing data is collected first.
 
+    Args:
+        task: what to plan.
+        output: the run folder.
+        config: bounds and settings. Minutes are shared between the two parts; updates count for each of them.
+        preset: network and windows.
+        only: "denoiser" leaves the return model out; "returns" trains that alone, for the run in `output`.
+        dataset: a Minari id instead of the task's own.
+        device: auto, cpu or cuda.
+        checkpoint_seconds: between checkpoints.
+        command: to be recorded.
+
     Raises:
-        ValueError: the folder holds a run already, or the data, horizon or device do not fit.
+        ValueError: the folder holds a run already (or none, for "returns"), or the data, horizon or device do not fit.
         Interrupted: a signal asked it to stop; the state is saved.
     """
+    if only not in (None, *get_args(Only)):
+        raise ValueError(f"unknown part {only!r}; known: {', '.join(get_args(Only))}")
+    if only == "returns":
+        yield from _returns_alone(task, output, config, device=device, checkpoint_seconds=checkpoint_seconds)
+        return
     if (output / "run.json").exists():
         raise ValueError(
             f"{str(output)!r} holds a run already; continue it with --resume --output {output}, or name another folder"
@@ -77,12 +108,14 @@ def train_run(
     yield from _data(task, dataset, accelerator)
     episodes = load_episodes(dataset or task.dataset, task)
     check_horizon(episodes, task.spec, task.horizon)
+    denoiser, returns = _shares(config, only is None and _rewarded(episodes))
     record = {
         "task": task.name,
         "dataset": dataset or task.dataset,
         "fingerprint": episodes.fingerprint(),
         "preset": dataclasses.asdict(preset),
-        "config": dataclasses.asdict(config),
+        "config": dataclasses.asdict(denoiser),
+        "returns": returns and dataclasses.asdict(returns),
         "command": command,
         "versions": versions(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -90,7 +123,7 @@ def train_run(
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
         write_json(output / "run.json", record)
-    yield from _run(output, task, episodes, config, preset, accelerator, checkpoint_seconds)
+    yield from _run(_Job(output, task, episodes, preset, denoiser, returns, accelerator, checkpoint_seconds))
 
 
 def resume_run(
@@ -116,22 +149,59 @@ def resume_run(
         ValueError: no run there, another task's run, a damaged file, or data that has changed since.
         Interrupted: a signal asked it to stop; the state is saved.
     """
+    job = _recorded(output, task, device, checkpoint_seconds)
+    if steps is not None or minutes is not None:
+        denoiser, returns = _shares(replace(job.denoiser, steps=steps, minutes=minutes), job.returns is not None)
+        job = replace(job, denoiser=denoiser, returns=returns)
+    yield from _run(job)
+
+
+def _returns_alone(
+    task: Task, output: Path, config: TrainConfig, *, device: str, checkpoint_seconds: float
+) -> Iterator[Progress]:
+    """A return model for a run that has a denoiser; one that was there is replaced."""
+    job = _recorded(output, task, device, checkpoint_seconds)
+    if not _rewarded(job.episodes):
+        raise ValueError(f"the data of {job.task.name} has no rewards to learn returns from (or a single episode)")
+    if not (output / STATE).is_file():
+        raise ValueError(f"{str(output)!r} has no denoiser yet; finish it with --resume --output {output}")
+    job = replace(job, returns=config)
+    if job.accelerator.is_main_process:
+        (output / RETURNS_STATE).unlink(missing_ok=True)
+        write_json(output / "run.json", read_record(output) | {"returns": dataclasses.asdict(config)})
+    yield from _run(job, only="returns")
+
+
+def _recorded(output: Path, task: Task | None, device: str, checkpoint_seconds: float) -> _Job:
+    """The job that a run folder's record describes."""
     record = read_record(output)
-    trained, preset, config = find_task(record["task"]), Preset(**record["preset"]), TrainConfig(**record["config"])
+    trained, preset = find_task(record["task"]), Preset(**record["preset"])
     if task is not None and task.dataset != trained.dataset:
         raise ValueError(
             f"run {str(output)!r} trains {trained.name}, not {task.name}; name that task, or another --output"
         )
-    task = preset.fit(trained)
-    if steps is not None or minutes is not None:
-        config = dataclasses.replace(config, steps=steps, minutes=minutes)
-    accelerator = _accelerator(output, device)
-    episodes = load_episodes(record["dataset"], task)
+    fitted, accelerator = preset.fit(trained), _accelerator(output, device)
+    episodes = load_episodes(record["dataset"], fitted)
     if episodes.fingerprint() != record["fingerprint"]:
         raise ValueError(
             f"dataset {record['dataset']!r} has changed since {str(output)!r} began; restore it, or start a new run"
         )
-    yield from _run(output, task, episodes, config, preset, accelerator, checkpoint_seconds)
+    denoiser, returns = TrainConfig(**record["config"]), record.get("returns")
+    returns = TrainConfig(**returns) if returns else None
+    return _Job(output, fitted, episodes, preset, denoiser, returns, accelerator, checkpoint_seconds)
+
+
+def _rewarded(episodes: Episodes) -> bool:
+    """Whether there are returns to learn, and episodes to hold out."""
+    return episodes.rewards is not None and len(episodes) > 1
+
+
+def _shares(config: TrainConfig, both: bool) -> tuple[TrainConfig, TrainConfig | None]:
+    """What each part is to do: minutes are divided, updates are not."""
+    if not both or config.minutes is None:
+        return config, config if both else None
+    own = config.minutes * RETURNS_SHARE
+    return replace(config, minutes=config.minutes - own), replace(config, minutes=own)
 
 
 def _accelerator(output: Path, device: str) -> Accelerator:
@@ -159,149 +229,101 @@ def _data(task: Task, dataset: str | None, accelerator: Accelerator) -> Iterator
     accelerator.wait_for_everyone()
 
 
-def _run(
-    output: Path,
-    task: Task,
-    episodes: Episodes,
-    config: TrainConfig,
-    preset: Preset,
-    accelerator: Accelerator,
-    checkpoint_seconds: float,
-) -> Iterator[Progress]:
-    windows = Windows(episodes, task.spec, horizon=task.horizon, device=accelerator.device)
-    with torch.random.fork_rng():  # diffusers' blocks initialise from the global generator
-        torch.manual_seed(config.seed)
-        model = TemporalUNet(columns=task.spec.width, width=preset.width, multipliers=preset.multipliers)
-    model = model.to(accelerator.device)
-    normalizer, state = Normalizer.fit(episodes, task.spec, preset.normalizer), TrainState.begin(model, config)
-    scheduler = make_scheduler("ddim", train_steps=preset.noise_levels)
-    if (output / STATE).exists():
-        state.load(output / STATE)
-    sampling = Sampling(**{**task.sampling, **preset.sampling})
+def _run(job: _Job, *, only: Only | None = None) -> Iterator[Progress]:
+    """Train what is left to train of each part, the denoiser first."""
+    device, task = job.accelerator.device, job.task
+    windows = Windows(job.episodes, task.spec, horizon=task.horizon, device=device)
+    scheduler = make_scheduler("ddim", train_steps=job.preset.noise_levels)
+    levels, normalizer = scheduler.alphas_cumprod, Normalizer.fit(job.episodes, task.spec, job.preset.normalizer)
+    network = _begin(job, job.denoiser, lambda: _denoiser(job), STATE)
     planner = TrajectoryPlanner(
-        cast(TemporalUNet, state.ema),
+        cast(TemporalUNet, network.ema),
         normalizer,
         scheduler,
         spec=task.spec.to_config(),
         horizon=task.horizon,
         task=task.name,
-        prediction=config.prediction,
-        clip=1.0 if preset.normalizer == "limits" else None,
+        prediction=job.denoiser.prediction,
+        clip=1.0 if job.preset.normalizer == "limits" else None,
         consistency_bound=_consistency_bound(windows),
-        sampling=dataclasses.asdict(sampling),
+        sampling=dataclasses.asdict(Sampling(**{**task.sampling, **job.preset.sampling})),
     )
-    logger = _Logger(accelerator, output, planner, task, config.batch_size)
-    save = _Saver(output, state, planner, accelerator, checkpoint_seconds)
-    with _Stop() as stop:
+    job.accelerator.init_trackers("logs")
+    ahead = 1.0 if job.returns is None else 1 - RETURNS_SHARE
+    ahead = 0.0 if only == "returns" else ahead  # of the whole, which is the denoiser's
+    if only != "returns":
+        objective = denoising(windows, normalizer, levels, job.denoiser)
+        yield from _fit(job, planner, network, objective, job.denoiser, STATE, "denoiser", (0.0, ahead))
+    words = f"{network.step:,} updates in {network.seconds / 60:.1f} minutes of training"
+    if job.returns is not None:
+        seen, held = (
+            Windows(part, task.spec, horizon=task.horizon, device=device, discount=task.discount)
+            for part in job.episodes.split(HELD_OUT)
+        )
+        judge = _begin(job, job.returns, lambda: _return_model(job, seen), RETURNS_STATE)
+        model = cast(ReturnModel, judge.ema)
+        planner.register_modules(returns=model)
+        objective = predicting_returns(seen, normalizer, levels, job.returns, standardize=model.standardize)
+        yield from _fit(job, planner, judge, objective, job.returns, RETURNS_STATE, "returns", (ahead, 1.0))
+        if job.accelerator.is_main_process:
+            r2 = report_calibration(job.output, model, held, normalizer.to(device), levels.to(device))
+            words += f"; return model: {judge.step:,} updates, R2 {r2:.2f} on held-out windows"
+    job.accelerator.end_training()
+    yield Progress("done", 1.0, f"{words}; run folder {job.output}")
+
+
+def _fit(
+    job: _Job,
+    planner: TrajectoryPlanner,
+    state: TrainState,
+    objective: Objective,
+    config: TrainConfig,
+    file: str,
+    part: Only,
+    share: tuple[float, float],
+) -> Iterator[Progress]:
+    """One part of a run, with logs and checkpoints; its progress covers a share of the whole."""
+    logger = Logger(job.accelerator, planner, job.task, config.batch_size, part=part)
+    save = Saver(job.output / file, state, planner, job.accelerator, job.checkpoint_seconds)
+    with Stop() as stop:
         save.now()
-        loop = train(state, windows, normalizer, scheduler.alphas_cumprod, config, accelerator=accelerator)
-        for update in loop:
+        for update in train(state, objective, config, accelerator=job.accelerator):
             logger.log(update)
             save.when_due()
             if stop.asked:
                 save.now()
                 raise Interrupted(
-                    f"stopped at update {update.step}; continue with: diffplan train {task.name} --resume "
-                    f"--output {output}"
+                    f"stopped at update {update.step} of the {part}; continue with: diffplan train {job.task.name} "
+                    f"--resume --output {job.output}"
                 )
-            yield Progress("train", update.fraction, update=update)
+            yield Progress("train", share[0] + (share[1] - share[0]) * update.fraction, update=update)
     save.now()
-    accelerator.end_training()
-    yield Progress(
-        "done", 1.0, f"{state.step:,} updates in {state.seconds / 60:.1f} minutes of training; run folder {output}"
-    )
+
+
+def _begin(job: _Job, config: TrainConfig, make: Any, file: str) -> TrainState:
+    """A part's state: as its last checkpoint left it, or new."""
+    with torch.random.fork_rng():  # diffusers' blocks initialise from the global generator
+        torch.manual_seed(config.seed)
+        model: nn.Module = make()
+    state = TrainState.begin(model.to(job.accelerator.device), config)
+    if (job.output / file).exists():
+        state.load(job.output / file)
+    return state
+
+
+def _denoiser(job: _Job) -> TemporalUNet:
+    preset = job.preset
+    return TemporalUNet(columns=job.task.spec.width, width=preset.width, multipliers=preset.multipliers)
+
+
+def _return_model(job: _Job, windows: Windows) -> ReturnModel:
+    spec = job.task.spec
+    model = ReturnModel(columns=spec.width, discount=job.task.discount, stride=spec.stride)
+    model.fit_scale(windows)
+    return model
 
 
 def _consistency_bound(windows: Windows) -> float:
     """What 99% of the data's own windows stay below."""
     sample, _ = windows.sample(4096, torch.Generator(windows.starts.device).manual_seed(0))
     return float(torch.quantile(worst_before_arrival(windows.spec, sample, consistency(windows.spec, sample)), 0.99))
-
-
-class _Saver:
-    """Writes checkpoints atomically, when due."""
-
-    def __init__(
-        self, output: Path, state: TrainState, planner: TrajectoryPlanner, accelerator: Accelerator, every: float
-    ) -> None:
-        self.output, self.state, self.planner, self.accelerator, self.every = output, state, planner, accelerator, every
-        self.last = time.monotonic()
-
-    def when_due(self) -> None:
-        if time.monotonic() - self.last > self.every:
-            self.now()
-
-    def now(self) -> None:
-        if self.accelerator.is_main_process:
-            self.state.save(self.output / STATE)
-            save_planner(self.planner, self.output / "planner")
-        self.last = time.monotonic()
-
-
-class _Logger:
-    """TensorBoard through accelerate: numbers every `LOG_EVERY` updates, and a picture of plans now and then."""
-
-    def __init__(
-        self, accelerator: Accelerator, output: Path, planner: TrajectoryPlanner, task: Task, batch: int
-    ) -> None:
-        accelerator.init_trackers("logs")
-        self.accelerator, self.planner, self.task = accelerator, planner, task
-        self.batch = batch * accelerator.num_processes
-        self.seconds, self.step, self.pictures = 0.0, 0, 0
-
-    def log(self, update: Update) -> None:
-        if update.step % LOG_EVERY and update.fraction < 1:
-            return
-        spent, done = update.seconds - self.seconds, update.step - self.step
-        self.seconds, self.step = update.seconds, update.step
-        values = {k: float(v) for k, v in update.info.items()} | {
-            "learning_rate": update.learning_rate,
-            "samples_per_second": self.batch * done / max(spent, 1e-9),
-        }
-        self.accelerator.log(values, step=update.step)
-        if self.accelerator.is_main_process and update.fraction * PICTURES >= self.pictures + 1:
-            self.pictures = int(update.fraction * PICTURES)
-            self._picture(update.step)
-
-    def _picture(self, step: int) -> None:
-        from .render import plan_picture
-        from .simulators import Simulators
-
-        if not self.task.spec.position:
-            return
-        with Simulators(self.task, 1) as simulators:
-            observations, goals = simulators.reset([0])
-        if not goals.size:
-            return
-        plan = self.planner.plan(self.planner.problem(observations[0].tolist(), goals[0].tolist()))
-        picture = plan_picture(
-            self.task,
-            plan,
-            start=observations[0][self.task.spec.position_indices],
-            goal=goals[0],
-            title=f"update {step}",
-        )
-        tracker = self.accelerator.get_tracker("tensorboard", unwrap=True)
-        tracker.add_image("plans", np.asarray(picture), step, dataformats="HWC")
-
-
-class _Stop:
-    """Turns SIGINT and SIGTERM into a request that the loop honours between updates; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Stop:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True

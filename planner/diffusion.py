@@ -52,6 +52,21 @@ def regression_target(clean: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor
     return clean
 
 
+def noised(
+    clean: Tensor, pinned: Tensor, alphas_cumprod: Tensor, generator: torch.Generator, timestep: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Clean trajectories (B, H, D) with noise on their free entries, the timesteps (B,), and the noise (B, H, D).
+
+    Timesteps are drawn evenly where none are given.
+    """
+    device = clean.device
+    if timestep is None:
+        timestep = torch.randint(len(alphas_cumprod), (len(clean),), generator=generator, device=device)
+    noise = torch.randn(clean.shape, generator=generator, device=device)
+    alpha, sigma = signal_and_noise(alphas_cumprod, timestep)
+    return torch.where(pinned, clean, alpha * clean + sigma * noise), timestep, noise
+
+
 def denoising_loss(
     denoiser: Denoiser,
     clean: Tensor,
@@ -79,11 +94,8 @@ def denoising_loss(
     Returns:
         The loss and its parts: "loss" and "clean_error", the unweighted error of the clean trajectory.
     """
-    device = clean.device
-    timestep = torch.randint(len(alphas_cumprod), (len(clean),), generator=generator, device=device)
-    noise = torch.randn(clean.shape, generator=generator, device=device)
+    noisy, timestep, noise = noised(clean, pinned, alphas_cumprod, generator)
     alpha, sigma = signal_and_noise(alphas_cumprod, timestep)
-    noisy = torch.where(pinned, clean, alpha * clean + sigma * noise)
     output = denoiser(noisy, timestep, pinned).float()
     error = output - regression_target(clean, noise, alpha, sigma, prediction)
     free = (~pinned).float()

@@ -23,15 +23,23 @@ class Episodes:
         observations: (S, O) float32.
         actions: (S, A) float32.
         offsets: (N + 1,) where each episode begins, and S at the end.
+        rewards: (S,) float32, of the action taken in each state (an episode's last state has none: zero); None where
+            nothing was rewarded.
     """
 
     observations: NDArray[np.float32]
     actions: NDArray[np.float32]
     offsets: NDArray[np.int64]
+    rewards: NDArray[np.float32] | None = None
 
     @classmethod
-    def from_arrays(cls, observations: Sequence[ArrayLike], actions: Sequence[ArrayLike]) -> Episodes:
-        """From one (T + 1, O) and one (T, A) array per episode.
+    def from_arrays(
+        cls,
+        observations: Sequence[ArrayLike],
+        actions: Sequence[ArrayLike],
+        rewards: Sequence[ArrayLike] | None = None,
+    ) -> Episodes:
+        """From one (T + 1, O), one (T, A) and, if rewards are known, one (T,) array per episode.
 
         Raises:
             ValueError: nothing given, widths differ, lengths do not fit, or a value is not finite.
@@ -52,11 +60,17 @@ class Episodes:
                 )
         padded = [np.concatenate([a, np.zeros_like(a[:1])]) for a in taken]
         offsets = np.concatenate([[0], np.cumsum([len(o) for o in states])])
-        return cls(np.concatenate(states), np.concatenate(padded), offsets.astype(np.int64))
+        gains = None if rewards is None else _rewards(rewards, taken)
+        return cls(np.concatenate(states), np.concatenate(padded), offsets.astype(np.int64), gains)
 
     def __post_init__(self) -> None:
-        for name in ("observations", "actions"):
-            bad = np.flatnonzero(~np.isfinite(getattr(self, name)).all(axis=1))
+        for name in ("observations", "actions", "rewards"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            if len(values) != self.offsets[-1]:
+                raise ValueError(f"{name} cover {len(values)} states, the episodes have {self.offsets[-1]}")
+            bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
             if len(bad):
                 episode = int(np.searchsorted(self.offsets, bad[0], side="right")) - 1
                 raise ValueError(
@@ -88,6 +102,28 @@ class Episodes:
         part = slice(self.offsets[index], self.offsets[index + 1])
         return self.observations[part], self.actions[part][:-1]
 
+    def split(self, share: float, *, seed: int = 0) -> tuple[Episodes, Episodes]:
+        """Two sets of whole episodes, drawn at random: a share held out, at least one episode, and the rest, in order.
+
+        Returns:
+            The rest, and those held out.
+
+        Raises:
+            ValueError: a single episode cannot be split, or the share leaves one side empty.
+        """
+        held = max(1, round(share * len(self)))
+        if not 0 < share < 1 or held >= len(self):
+            raise ValueError(f"a share of {share:g} of {len(self)} episodes leaves one side empty")
+        out = np.zeros(len(self), dtype=bool)
+        out[np.random.default_rng(seed).permutation(len(self))[:held]] = True
+        return self._chosen(~out), self._chosen(out)
+
+    def _chosen(self, which: NDArray[np.bool_]) -> Episodes:
+        states = np.repeat(which, np.diff(self.offsets))
+        offsets = np.concatenate([[0], np.cumsum(np.diff(self.offsets)[which])]).astype(np.int64)
+        rewards = None if self.rewards is None else self.rewards[states]
+        return Episodes(self.observations[states], self.actions[states], offsets, rewards)
+
     def fingerprint(self) -> str:
         """SHA-256 over shapes and values: tells whether two runs saw the same data."""
         digest = hashlib.sha256(repr((self.observations.shape, self.actions.shape)).encode())
@@ -100,6 +136,13 @@ def concatenate(parts: Iterable[Episodes]) -> Episodes:
     """All episodes of several sets as one."""
     pairs = [part.episode(i) for part in parts for i in range(len(part))]
     return Episodes.from_arrays([o for o, _ in pairs], [a for _, a in pairs])
+
+
+def _rewards(rewards: Sequence[ArrayLike], taken: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    gains = [np.asarray(r, dtype=np.float32).ravel() for r in rewards]
+    if [len(g) for g in gains] != [len(a) for a in taken]:
+        raise ValueError("rewards need one number for each action of each episode")
+    return np.concatenate([np.append(g, np.float32(0)) for g in gains])
 
 
 def _matrix(values: ArrayLike, name: str, episode: int) -> NDArray[np.float32]:

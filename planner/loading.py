@@ -6,12 +6,14 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.utils import logging as diffusers_logging
 from safetensors import safe_open
 
 from .normalizer import Normalizer
+from .returns import ReturnModel
 from .unet import TemporalUNet
 
 
@@ -30,7 +32,10 @@ def check_files(folder: Path) -> None:
         raise ValueError(f"{index} is damaged: {error}") from error
     if not isinstance(parts, dict) or parts.get("_class_name") != "TrajectoryPlanner":
         raise ValueError(f"{index} describes no TrajectoryPlanner")
-    for name in ("denoiser", "normalizer", "scheduler"):
+    networks: dict[str, Any] = {"denoiser": TemporalUNet, "normalizer": Normalizer}
+    if any(parts.get("returns") or ()):  # not every run has a return model
+        networks["returns"] = ReturnModel
+    for name in (*networks, "scheduler"):
         entry = parts.get(name)
         library = entry[0] if isinstance(entry, list) and entry else entry
         if not isinstance(library, str) or library.split(".")[0] not in ("diffusers", "diffplan"):
@@ -44,8 +49,8 @@ def check_files(folder: Path) -> None:
         )
         for file in wanted:
             _check_file(folder / name / file)
-    _check_weights(folder / "denoiser", TemporalUNet)
-    _check_weights(folder / "normalizer", Normalizer)
+    for name, kind in networks.items():
+        _check_weights(folder / name, kind)
 
 
 def _check_file(path: Path) -> None:
@@ -61,7 +66,7 @@ def _check_file(path: Path) -> None:
         ) from error
 
 
-def _check_weights(folder: Path, kind: type[TemporalUNet] | type[Normalizer]) -> None:
+def _check_weights(folder: Path, kind: Any) -> None:
     """Refuse weights of another network: diffusers would fill what is missing with random ones."""
     path = folder / "diffusion_pytorch_model.safetensors"
     try:

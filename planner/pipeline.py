@@ -24,6 +24,7 @@ from .loading import check_files, own_weights, quiet_diffusers
 from .normalizer import Normalizer
 from .options import Sampling
 from .plan import Plan
+from .returns import ReturnModel
 from .sampling import CleanPredictor, Score, Step, denoise, draw_noise
 from .schedulers import Scheduler, for_one_plan
 from .selection import judge, order
@@ -41,6 +42,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         denoiser: the network.
         normalizer: environment units to network units.
         scheduler: noise levels that the network was trained on.
+        returns: predicts the return of noisy trajectories; None where the run trained none.
         spec: the columns, as `TrajectorySpec.to_config` writes them.
         horizon: H.
         task: name of the task it was trained for.
@@ -51,12 +53,14 @@ class TrajectoryPlanner(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "denoiser"
+    _optional_components = ["returns"]  # noqa: RUF012 - diffusers' own way to say so
 
     def __init__(
         self,
         denoiser: TemporalUNet,
         normalizer: Normalizer,
         scheduler: Scheduler,
+        returns: ReturnModel | None = None,
         spec: dict[str, Any] | None = None,
         horizon: int = 32,
         task: str = "",
@@ -69,7 +73,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         if spec is None:
             raise ValueError("a planner needs the spec of its columns: spec=TrajectorySpec(...).to_config()")
         check_prediction(prediction)
-        self.register_modules(denoiser=denoiser, normalizer=normalizer, scheduler=scheduler)
+        self.register_modules(denoiser=denoiser, normalizer=normalizer, scheduler=scheduler, returns=returns)
         self.register_to_config(
             spec=spec,
             horizon=horizon,
@@ -82,7 +86,9 @@ class TrajectoryPlanner(DiffusionPipeline):
         self.spec, self.horizon, self.task = TrajectorySpec(**spec), horizon, task
         self.sampling = Sampling(**(sampling or {}))
         self.predict = CleanPredictor(denoiser, scheduler.alphas_cumprod, prediction, clip)
-        denoiser.eval()
+        for network in (denoiser, returns):
+            if network is not None:
+                network.eval()
 
     # ------------------------------------------------------------------ loading and saving
 
@@ -106,8 +112,9 @@ class TrajectoryPlanner(DiffusionPipeline):
             raise ValueError(
                 f"{path} (model_index.json and its parts) holds no planner that can be loaded: {reason}"
             ) from error
-        for part in (loaded.denoiser, loaded.normalizer):
-            own_weights(part)
+        for part in (loaded.denoiser, loaded.normalizer, loaded.returns):
+            if part is not None:
+                own_weights(part)
         return loaded
 
     # ------------------------------------------------------------------ asking

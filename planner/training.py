@@ -12,7 +12,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,11 +23,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .diffusion import Prediction, check_prediction, denoising_loss
+from .diffusion import Prediction, check_prediction
 from .files import whole_file
-from .normalizer import Normalizer
-from .spec import TrajectorySpec
-from .windows import Windows
 
 
 @dataclass(frozen=True)
@@ -179,45 +176,30 @@ class Update:
     info: dict[str, Tensor] = field(repr=False)
 
 
+Objective = Callable[[nn.Module, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
+"""Draws a batch and looks at a model through it: the loss, and measurements."""
+
+
 def train(
-    state: TrainState,
-    windows: Windows,
-    normalizer: Normalizer,
-    alphas_cumprod: Tensor,
-    config: TrainConfig,
-    *,
-    accelerator: Accelerator,
+    state: TrainState, objective: Objective, config: TrainConfig, *, accelerator: Accelerator
 ) -> Iterator[Update]:
     """Train until the configured bound, yielding after every update; `state` is then complete and may be saved.
 
     The same loop runs on one CPU, one GPU, or several processes under `accelerate launch`.
     """
     model = accelerator.prepare(state.model)
-    device = accelerator.device
-    normalizer, alphas_cumprod = normalizer.to(device), alphas_cumprod.to(device)
-    weights = column_weights(windows.spec, config.action_weight).to(device)
-    generator = torch.Generator(device)
+    generator = torch.Generator(accelerator.device)
     parameters: list[Tensor] = list(state.model.parameters())
     averages: list[Tensor] = list(state.ema.parameters())
     fraction = _agree(config.fraction(state.step, state.seconds), accelerator)
     while fraction < 1:
         began = time.perf_counter()
         generator.manual_seed(update_seed(config.seed, state.step, accelerator.process_index))
-        clean, length = windows.sample(config.batch_size, generator)
-        pinned = draw_pins(windows.spec, length, windows.horizon, generator)
         rate = config.rate_at(state.step, fraction)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         with accelerator.autocast():
-            loss, info = denoising_loss(
-                model,
-                normalizer.normalize(clean),
-                pinned,
-                alphas_cumprod,
-                prediction=config.prediction,
-                column_weights=weights,
-                generator=generator,
-            )
+            loss, info = objective(model, generator)
         accelerator.backward(loss)
         norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm, foreach=True)
         state.optimizer.step()
@@ -232,36 +214,6 @@ def train(
             else (config.fraction(state.step, 0.0))
         )
         yield Update(state.step, fraction, state.seconds, rate, {**info, "gradient_norm": norm})
-
-
-def column_weights(spec: TrajectorySpec, action_weight: float) -> Tensor:
-    """(D,) weight of each column in the loss."""
-    weights = torch.ones(spec.width)
-    weights[spec.actions] = action_weight
-    return weights
-
-
-def draw_pins(spec: TrajectorySpec, length: Tensor, horizon: int, generator: torch.Generator) -> Tensor:
-    """Random questions for a batch, (B, H, D) bool, so that every question asked later is in distribution.
-
-    The start always; the end's position and arrival mostly, its velocity sometimes; a waypoint, all actions or all
-    states now and then. Tasks whose goal is about no column are asked with the end free.
-    """
-    batch, device = len(length), length.device
-    chance = torch.rand(5, batch, generator=generator, device=device)
-    token = (torch.rand(batch, generator=generator, device=device) * horizon).long()
-    pins = torch.zeros(batch, horizon, spec.width, dtype=torch.bool, device=device)
-    pins[:, 0, spec.observations] = True
-    if spec.position:
-        end = chance[0] < 0.9
-        pins[:, -1, spec.arrived] = end
-        pins[:, -1, spec.position_columns] = end[:, None]
-        pins[:, -1, spec.velocity_columns] = (end & (chance[1] < 0.2))[:, None]
-        way = (chance[2] < 0.1).nonzero().squeeze(1)
-        pins[way[:, None], token[way][:, None], torch.tensor(spec.position_columns, device=device)] = True
-    pins[:, :, spec.actions] |= (chance[3] < 0.05)[:, None, None]
-    pins[:, :, spec.observations] |= (chance[4] < 0.05)[:, None, None]
-    return pins
 
 
 def update_seed(seed: int, step: int, process: int) -> int:

@@ -101,11 +101,13 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         """
         horizon = sample.shape[1]
         given = torch.zeros_like(sample) if pinned is None else pinned.to(sample.dtype).expand_as(sample)
-        x = self._features(sample, given).transpose(1, 2)  # (B, 2D + 2D octaves, H)
+        x = fourier_features(sample, given, self.octaves).transpose(1, 2)  # (B, 2D + 2D octaves, H)
         padding = math.ceil(horizon / self.factor) * self.factor - horizon
         x = F.pad(x, (0, padding), mode="replicate") if padding else x
         t = self.time_embedding(self.time_proj(timestep.expand(len(sample))).to(x.dtype))
-        known = self._features(sample * given, given)[:, [0, -1]]  # what is given of the first and the last token
+        known = fourier_features(sample * given, given, self.octaves)[
+            :, [0, -1]
+        ]  # what is given of the first and the last token
         t = t + self.ends(known.flatten(1))
         skips = []
         for index, blocks in enumerate(self.down):
@@ -118,10 +120,11 @@ class TemporalUNet(ModelMixin, ConfigMixin):
             x = _through(cast(nn.ModuleList, blocks), torch.cat([grow(x), skips.pop()], dim=1), t)
         return self.head(x)[:, :, :horizon].transpose(1, 2)
 
-    def _features(self, values: Tensor, given: Tensor) -> Tensor:
-        """Values (..., D) beside their mask and their Fourier features, (..., 2D + 2D octaves)."""
-        waves = [f(math.pi * 2**k * values) for k in range(self.octaves) for f in (torch.sin, torch.cos)]
-        return torch.cat([values, given, *waves], dim=-1)
+
+def fourier_features(values: Tensor, given: Tensor, octaves: int) -> Tensor:
+    """Values (..., D) beside their mask and sin and cos of pi 2^k values, (..., 2D + 2D octaves)."""
+    waves = [f(math.pi * 2**k * values) for k in range(octaves) for f in (torch.sin, torch.cos)]
+    return torch.cat([values, given, *waves], dim=-1)
 
 
 def _through(blocks: Iterable[nn.Module], x: Tensor, t: Tensor) -> Tensor:

@@ -28,14 +28,21 @@ class Windows:
         spec: columns and stride.
         horizon: H, tokens per window.
         device: where the data is kept and windows are made.
+        discount: of rewards, per environment step; None where returns are not asked for.
 
     Raises:
-        ValueError: widths do not fit the spec, or no episode is long enough for two tokens or a horizon
-            that is longer than every episode.
+        ValueError: widths do not fit the spec, no episode is long enough for two tokens or a horizon that is longer
+            than every episode, or returns are asked of episodes without rewards.
     """
 
     def __init__(
-        self, episodes: Episodes, spec: TrajectorySpec, *, horizon: int, device: torch.device | str = "cpu"
+        self,
+        episodes: Episodes,
+        spec: TrajectorySpec,
+        *,
+        horizon: int,
+        device: torch.device | str = "cpu",
+        discount: float | None = None,
     ) -> None:
         check_widths(episodes, spec)
         longest = int(episodes.lengths.max())
@@ -51,6 +58,12 @@ class Windows:
         self.room = torch.from_numpy(np.minimum(room, horizon - 1)).to(device)
         self.observations = torch.from_numpy(episodes.observations).to(device)
         self.actions = torch.from_numpy(_stride_means(episodes.actions, spec.stride)).to(device)
+        self.discount = discount
+        if discount is not None:
+            if episodes.rewards is None:
+                raise ValueError("returns need rewards, and these episodes have none")
+            self.rewards = torch.from_numpy(episodes.rewards).to(device)
+            self.to_go = torch.from_numpy(returns_to_go(episodes, discount)).to(device)
         names = spec.observation_names
         self._rates = torch.tensor([n in spec.velocity for n in names], device=device)
 
@@ -64,13 +77,17 @@ class Windows:
         Lengths run from 1 to what the episode leaves, H - 1 at most: half of them log-uniform, so that near goals are
         seen often, half uniform, so that long ways are.
         """
+        first, length = self.draw(batch, generator)
+        return self.window(first, length), length
+
+    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Where random windows begin (B,), as states, and how many tokens they last (B,)."""
         device = self.starts.device
         pick, u, coin = torch.rand(3, batch, generator=generator, device=device, dtype=torch.float64)
         first = self.starts[(pick * len(self.starts)).long()]
         room = self.room[first]
         length = torch.where(coin < 0.5, torch.exp(u * torch.log(room + 1.0)), 1 + u * room).long()
-        length = torch.minimum(length, room).clamp(min=1)  # rounding must not carry a window past its episode
-        return self.window(first, length), length
+        return first, torch.minimum(length, room).clamp(min=1)  # rounding must not carry a window past its episode
 
     def window(self, first: Tensor, length: Tensor) -> Tensor:
         """The windows (B, H, D) that begin at states `first` (B,) and last `length` (B,) tokens."""
@@ -82,6 +99,43 @@ class Windows:
         observations = torch.where(absorbed & self._rates, 0.0, observations)
         actions = torch.where(reached.unsqueeze(-1), 0.0, self.actions[index])
         return self.spec.join(actions, observations, torch.where(reached, 1.0, -1.0))
+
+    def returns(self, first: Tensor, length: Tensor) -> Tensor:
+        """Discounted return (B,) of windows, as float32, in reward units.
+
+        Where windows end in an absorbing goal (the task has positions) it is the return of what the window shows:
+        its own rewards, and the last of them for ever after. Otherwise it is the return to go of the episode, as in
+        Diffuser (Janner et al. 2022, section 3.2).
+
+        Raises:
+            ValueError: the windows were made without a discount.
+        """
+        if self.discount is None:
+            raise ValueError("these windows were made without a discount; give Windows(..., discount=0.99)")
+        if not self.spec.position:
+            return self.to_go[first].float()
+        steps = length * self.spec.stride
+        faded = self.discount ** steps.double()
+        shown = self.to_go[first] - faded * self.to_go[first + steps]
+        return (shown + faded * self.rewards[first + steps - 1].double() / (1 - self.discount)).float()
+
+
+def returns_to_go(episodes: Episodes, discount: float) -> np.ndarray:
+    """Discounted sum (S,) of the rewards from each state to the end of its episode, float64.
+
+    Raises:
+        ValueError: the discount does not lie between 0 and 1 (excluded), or there are no rewards.
+    """
+    if not 0 < discount < 1:
+        raise ValueError(f"discount={discount} must lie between 0 and 1, both excluded")
+    if episodes.rewards is None:
+        raise ValueError("returns need rewards, and these episodes have none")
+    to_go = episodes.rewards.astype(np.float64)
+    begins, lengths = episodes.offsets[:-1], episodes.lengths
+    for step in range(int(lengths.max()) - 1, -1, -1):  # all episodes at once, from the back
+        state = begins[lengths > step] + step
+        to_go[state] += discount * to_go[state + 1]
+    return to_go
 
 
 def check_widths(episodes: Episodes, spec: TrajectorySpec) -> None:

@@ -5,15 +5,15 @@ Shape letters: K candidates, O observations, P positions.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffplan.planner.episodes import Episodes
 from diffplan.planner.plan import Plan
 from diffplan.planner.spec import TrajectorySpec
 
@@ -56,6 +56,15 @@ class MazeTask(Task):
 
     def reward(self, observation: Array, goal: Array, reward: float) -> float:
         return float(np.hypot(*(observation[:2] - goal)) <= 0.5)
+
+    def rewards(self, episodes: Episodes) -> NDArray[np.float32] | None:
+        """D4RL's dense reward, exp(-distance to the fixed goal after the step); the data itself knows no goal."""
+        if self.goal_cell is None:
+            return None
+        gaps = np.linalg.norm(episodes.observations[:, :2] - self.maze.center(self.goal_cell), axis=1)
+        dense = np.append(np.exp(-gaps[1:]), 0.0).astype(np.float32)
+        dense[episodes.offsets[1:] - 1] = 0.0  # an episode's last state takes no action
+        return dense
 
     def check_point(self, values: Sequence[float], what: str) -> None:
         super().check_point(values, what)
@@ -149,11 +158,11 @@ def _dress(point: Any, rows: int) -> None:
 
 def maze_tasks() -> dict[str, Task]:
     rows: list[tuple[str, str, Cell, int, tuple[float, float], int, int, float, int, float, dict[str, Any]]] = [
-        ("umaze", "UMaze", (1, 1), 300, (23.85, 161.86), 5, 32, 8.0, 40, 1.5, {}),
-        ("medium", "Medium", (6, 6), 600, (13.13, 277.39), 10, 36, 18.0, 40, 1.3, {"candidates": 16}),
-        ("large", "Large", (7, 9), 800, (6.7, 273.99), 10, 48, 27.0, 40, 1.2, {"candidates": 16}),
+        ("umaze", "UMaze", (1, 1), 300, (23.85, 161.86), 5, 32, 10.0, 40, 1.5, {}),
+        ("medium", "Medium", (6, 6), 600, (13.13, 277.39), 10, 36, 22.0, 40, 1.3, {"candidates": 16}),
+        ("large", "Large", (7, 9), 800, (6.7, 273.99), 10, 48, 33.0, 40, 1.2, {"candidates": 16}),
     ]
-    made: dict[str, Task] = {}
+    made: dict[str, MazeTask] = {}
     for size, title, goal, steps, score, stride, horizon, minutes, replan, tempo, sampling in rows:
         spec = TrajectorySpec(("ax", "ay"), ("x", "y", "vx", "vy"), ("x", "y"), ("vx", "vy"), 0.01, stride)
         for family, goal_cell in (("maze2d", goal), ("multi2d", None)):
@@ -177,16 +186,14 @@ def maze_tasks() -> dict[str, Task]:
     for name in ("maze2d-umaze", "multi2d-umaze"):
         for kind in _other_data(made[name]):
             made[kind.name] = kind
-    return made
+    return dict(made)
 
 
-def _other_data(task: Task) -> list[Task]:
+def _other_data(task: MazeTask) -> list[MazeTask]:
     """The same maze with data that asks more of a planner: roundabout routes, and pieces of routes."""
     data = task.dataset.removesuffix("-v0")
+    kinds: tuple[tuple[Routes, int], ...] = (("roundabout", 48), ("stitch", 24))
     return [
-        dataclasses.replace(task, name=f"{task.name}-{kind}", dataset=f"{data}-{kind}-v0", **changes)
-        for kind, changes in (
-            ("roundabout", {"routes": "roundabout", "horizon": 48}),
-            ("stitch", {"routes": "stitch", "horizon": 24}),
-        )
+        replace(task, name=f"{task.name}-{kind}", dataset=f"{data}-{kind}-v0", routes=kind, horizon=horizon)
+        for kind, horizon in kinds
     ]

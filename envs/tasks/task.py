@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffplan.planner.episodes import Episodes
 from diffplan.planner.plan import Plan
 from diffplan.planner.spec import TrajectorySpec
 
@@ -39,6 +40,7 @@ class Task:
         tempo: how much faster than planned a tracked plan is followed (see `planner.execution.Executor`).
         sampling: defaults of `planner.options.Sampling`.
         collect_steps: size of the dataset that `collect` makes.
+        discount: of rewards per environment step, in the returns that the return model predicts.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Task:
     tempo: float = 1.0
     sampling: dict[str, Any] = field(default_factory=dict)
     collect_steps: int = 1_000_000
+    discount: float = 0.99
 
     def environment(self, *, render_mode: str | None = None) -> Any:
         """A fresh Gymnasium environment, without wrappers that end or check episodes."""
@@ -88,6 +91,10 @@ class Task:
     def reward(self, observation: Array, goal: Array, reward: float) -> float:
         """Reward of a step, from the observation (O,) after it, the goal (P,) and the environment's own reward."""
         return float(reward)
+
+    def rewards(self, episodes: Episodes) -> NDArray[np.float32] | None:
+        """Rewards (S,) of recorded episodes, as `Episodes.rewards`: the recorded ones; None for a task without any."""
+        return episodes.rewards
 
     def reached(self, observations: ArrayLike, goal: ArrayLike) -> NDArray[np.bool_]:
         """Whether observations (..., O) are at the goal (P,): within half a unit of position."""

@@ -15,9 +15,10 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from diffplan.planner.normalizer import Normalizer
+from diffplan.planner.objectives import column_weights, denoising, draw_pins
 from diffplan.planner.schedulers import make_scheduler
 from diffplan.planner.spec import TrajectorySpec
-from diffplan.planner.training import TrainConfig, TrainState, column_weights, draw_pins, train, update_seed
+from diffplan.planner.training import TrainConfig, TrainState, train, update_seed
 from diffplan.planner.unet import TemporalUNet
 from diffplan.planner.windows import Windows
 
@@ -38,7 +39,7 @@ def begin(episodes, spec):
 
     def make(config: TrainConfig, state: TrainState | None = None):
         state = state or TrainState.begin(network(), config)
-        return state, train(state, windows, normalizer, levels, config, accelerator=accelerator)
+        return state, train(state, denoising(windows, normalizer, levels, config), config, accelerator=accelerator)
 
     return make
 

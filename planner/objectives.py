@@ -1,0 +1,97 @@
+"""What networks are trained to say: clean windows, and their returns.
+
+Shape letters: B batch, H horizon (tokens), D columns of a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .diffusion import denoising_loss, noised
+from .normalizer import Normalizer
+from .spec import TrajectorySpec
+from .training import Objective, TrainConfig
+from .windows import Windows
+
+
+def denoising(windows: Windows, normalizer: Normalizer, alphas_cumprod: Tensor, config: TrainConfig) -> Objective:
+    """To predict clean windows from noisy ones (see `diffusion.denoising_loss`)."""
+    device = windows.starts.device
+    normalizer, alphas_cumprod = normalizer.to(device), alphas_cumprod.to(device)
+    weights = column_weights(windows.spec, config.action_weight).to(device)
+
+    def objective(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        clean, length = windows.sample(config.batch_size, generator)
+        return denoising_loss(
+            model,
+            normalizer.normalize(clean),
+            draw_pins(windows.spec, length, windows.horizon, generator),
+            alphas_cumprod,
+            prediction=config.prediction,
+            column_weights=weights,
+            generator=generator,
+        )
+
+    return objective
+
+
+def predicting_returns(
+    windows: Windows,
+    normalizer: Normalizer,
+    alphas_cumprod: Tensor,
+    config: TrainConfig,
+    *,
+    standardize: Callable[[Tensor], Tensor],
+) -> Objective:
+    """To predict the return of windows from their noisy states, as they look while plans are sampled.
+
+    The model is called with noisy windows (B, H, D), timesteps (B,) and the mask of what is pinned, and answers
+    standardised returns (B,).
+    """
+    device = windows.starts.device
+    normalizer, alphas_cumprod = normalizer.to(device), alphas_cumprod.to(device)
+
+    def objective(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        first, length = windows.draw(config.batch_size, generator)
+        clean = normalizer.normalize(windows.window(first, length))
+        pinned = draw_pins(windows.spec, length, windows.horizon, generator)
+        noisy, timestep, _ = noised(clean, pinned, alphas_cumprod, generator)
+        target = standardize(windows.returns(first, length))
+        loss = (model(noisy, timestep, pinned).float() - target).square().mean()
+        explained = 1 - loss.detach() / target.var().clamp(min=1e-6)
+        return loss, {"return_loss": loss.detach(), "return_r2": explained}
+
+    return objective
+
+
+def column_weights(spec: TrajectorySpec, action_weight: float) -> Tensor:
+    """(D,) weight of each column in the loss."""
+    weights = torch.ones(spec.width)
+    weights[spec.actions] = action_weight
+    return weights
+
+
+def draw_pins(spec: TrajectorySpec, length: Tensor, horizon: int, generator: torch.Generator) -> Tensor:
+    """Random questions for a batch, (B, H, D) bool, so that every question asked later is in distribution.
+
+    The start always; the end's position and arrival mostly, its velocity sometimes; a waypoint, all actions or all
+    states now and then. Tasks whose goal is about no column are asked with the end free.
+    """
+    batch, device = len(length), length.device
+    chance = torch.rand(5, batch, generator=generator, device=device)
+    token = (torch.rand(batch, generator=generator, device=device) * horizon).long()
+    pins = torch.zeros(batch, horizon, spec.width, dtype=torch.bool, device=device)
+    pins[:, 0, spec.observations] = True
+    if spec.position:
+        end = chance[0] < 0.9
+        pins[:, -1, spec.arrived] = end
+        pins[:, -1, spec.position_columns] = end[:, None]
+        pins[:, -1, spec.velocity_columns] = (end & (chance[1] < 0.2))[:, None]
+        way = (chance[2] < 0.1).nonzero().squeeze(1)
+        pins[way[:, None], token[way][:, None], torch.tensor(spec.position_columns, device=device)] = True
+    pins[:, :, spec.actions] |= (chance[3] < 0.05)[:, None, None]
+    pins[:, :, spec.observations] |= (chance[4] < 0.05)[:, None, None]
+    return pins
