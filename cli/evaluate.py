@@ -33,7 +33,7 @@ def evaluate(
     from diffplan.envs.records import write_json
     from diffplan.envs.runs import exact_command, load_planner, versions
     from diffplan.envs.video import check_output
-    from diffplan.planner.guide_specs import parse_guides
+    from diffplan.planner.guides import parse_guides
 
     from .screen import progress, table
 

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from diffplan.planner.guides.marks import box_clearance
 
 Cell = tuple[int, int]
 Array = NDArray[np.float64]
@@ -77,6 +81,13 @@ class MazeMap:
         inside = (points[..., 0] > left) & (points[..., 0] < right) & (points[..., 1] > bottom) & (points[..., 1] < top)
         nearest = np.linalg.norm(gaps, axis=-1).min(axis=-1) if len(centers) else np.full(points.shape[:-1], np.inf)
         return np.where(inside, nearest, 0.0)
+
+    def signed_clearance(self, points: Tensor) -> Tensor:
+        """`clearance` for guides: differentiable, and negative inside a wall, growing with the depth."""
+        walls = np.array([self.center((int(i), int(j))) for i, j in np.argwhere(self.walls)])
+        centers = torch.as_tensor(walls, dtype=points.dtype, device=points.device)
+        size = points.new_full((2,), self.cell_metres)
+        return box_clearance(points.unsqueeze(-2), centers, size).amin(-1)
 
     def is_free(self, position: ArrayLike, *, radius: float = BALL_RADIUS) -> bool:
         """Whether a ball of this radius fits at a position (2,)."""

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffplan.planner.guide_specs import parse_guides
-from diffplan.planner.guides import Guide
+from diffplan.planner.guides import Guide, parse_guides
 from diffplan.planner.guides import avoid as avoid_disc
 from diffplan.planner.pipeline import TrajectoryPlanner
 from diffplan.planner.plan import Plan

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffplan.planner.execution import Executor, Rollout
-from diffplan.planner.guide_specs import parse_guides
-from diffplan.planner.guides import Guide
+from diffplan.planner.guides import Guide, parse_guides
 from diffplan.planner.pipeline import TrajectoryPlanner
 
 from .control import controller_for, tempo_for

@@ -37,7 +37,7 @@ from .tasks import Task, find_task
 
 Only = Literal["denoiser", "returns"]
 
-RETURNS_SHARE = 1 / 6  # of the minutes, where both parts are trained
+RETURNS_SHARE = 0.1  # of the minutes, where both parts are trained
 HELD_OUT = 0.05  # share of the episodes that the return model does not see
 
 

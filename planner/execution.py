@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from .conditions import Conditions
-from .guides import Guide
+from .guides import Cost, Guide
 from .pipeline import Feasible, TrajectoryPlanner
 from .plan import Plan, Reference
 
@@ -130,6 +130,7 @@ class Executor:
             plant that can (a demonstrator whose actions are noisy and clipped leaves force unused).
         tolerance: distance from a plan, in position units, up to which one that is about to arrive is kept.
         feasible: candidates that it refuses rank behind all others.
+        pin_goal: pin the environments' goals; without it plans are only pulled by the guide.
         keep_plans: hold every plan in the rollouts; off for long or wide runs.
         **options: further fields of `options.Sampling`.
     """
@@ -141,10 +142,11 @@ class Executor:
         *,
         controller: Controller,
         replan_every: int = 20,
-        guide: Guide | None = None,
+        guide: Guide | Cost | None = None,
         tempo: float = 1.0,
         tolerance: float = 0.25,
         feasible: Feasible | None = None,
+        pin_goal: bool = True,
         keep_plans: bool = True,
         **options: object,
     ) -> None:
@@ -154,7 +156,7 @@ class Executor:
             raise ValueError(f"tempo={tempo} must be above 0 and at most 10")
         self.planner, self.environments, self.controller = planner, environments, controller
         self.replan_every, self.guide, self.tempo, self.tolerance = replan_every, guide, tempo, tolerance
-        self.feasible, self.keep_plans, self.options = feasible, keep_plans, options
+        self.feasible, self.pin_goal, self.keep_plans, self.options = feasible, pin_goal, keep_plans, options
         self.plan_seconds: list[float] = []
 
     def run(self, *, steps: int, seeds: Sequence[int]) -> list[Rollout]:
@@ -226,7 +228,10 @@ class Executor:
         A plan holds its goal by itself; planning again from within reach of it only adds noise.
         """
         spec = self.planner.spec
-        if not self.goals.shape[1] or flight.plan.steps - flight.age > self.replan_every * self.tempo:
+        if (
+            not (self.goals.shape[1] and self.pin_goal)
+            or flight.plan.steps - flight.age > self.replan_every * self.tempo
+        ):
             return True
         here = observation[spec.position_indices]
         off = here - flight.plan.reference(np.array([flight.age])).position[0]
@@ -245,7 +250,10 @@ class Executor:
         if not who:
             return flights
         problems: list[Conditions] = [
-            self.planner.problem(observations[i].tolist(), goals[i].tolist() if len(goals[i]) else None) for i in who
+            self.planner.problem(
+                observations[i].tolist(), goals[i].tolist() if len(goals[i]) and self.pin_goal else None
+            )
+            for i in who
         ]
         previous = [(flights[i].plan, flights[i].age) for i in who] if flights else None
         plans = self.planner.plan_many(
@@ -254,6 +262,7 @@ class Executor:
             guide=self.guide,
             previous=previous,
             feasible=self.feasible,
+            tempo=self.tempo,
             **self.options,
         )
         self.plan_seconds.append(plans[0].seconds)

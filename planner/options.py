@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from .schedulers import Sampler
 from .selection import Selection, check_selection
+
+Guidance = Literal["both", "gradient", "candidates", "particles"]
 
 MOST_CANDIDATES = 1024
 
@@ -24,6 +26,8 @@ class Sampling:
         select: how candidates are ranked (see `selection`).
         warm_steps: denoising steps of a replan that begins from the plan before.
         incumbent: at a replan, what is left of the plan before competes with the new candidates.
+        guidance: what guides do. "gradient" bends each candidate while it is denoised, "candidates" lets the guide's
+            score choose among them, "both" does both; "particles" resamples them while they are denoised, and chooses.
         gradient_cap: largest norm by which guides may move a plan in one step, in normalised units.
     """
 
@@ -35,6 +39,7 @@ class Sampling:
     select: Selection = "plausible"
     warm_steps: int = 4
     incumbent: bool = True
+    guidance: Guidance = "both"
     gradient_cap: float = 1.0
 
     def __post_init__(self) -> None:
@@ -43,6 +48,8 @@ class Sampling:
         if self.warm_steps < 1:
             raise ValueError(f"warm_steps={self.warm_steps} must be at least 1")
         check_selection(self.select)
+        if self.guidance not in get_args(Guidance):
+            raise ValueError(f"unknown guidance {self.guidance!r}; known: {', '.join(get_args(Guidance))}")
 
     def changed(self, options: dict[str, Any]) -> Sampling:
         """With the options that are not None."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,17 @@ from torch import Tensor
 
 from .conditions import Conditions, arrive_at, stack, start_at
 from .diffusion import Prediction, check_prediction
-from .guides import Guide
+from .guides import Cost, Guide, as_guide
 from .loading import check_files, own_weights, quiet_diffusers
 from .normalizer import Normalizer
 from .options import Sampling
-from .plan import Plan
+from .plan import Plan, sorted_plans
 from .returns import ReturnModel
-from .sampling import CleanPredictor, Score, Step, denoise, draw_noise
+from .sampling import CleanPredictor, Step, denoise, draw_noise
 from .schedulers import Scheduler, for_one_plan
 from .selection import judge, order
 from .spec import TrajectorySpec
+from .steering import Wish
 from .unet import TemporalUNet
 
 Feasible = Callable[[Plan], NDArray[np.bool_]]
@@ -129,9 +130,10 @@ class TrajectoryPlanner(DiffusionPipeline):
         conditions: Conditions,
         *,
         generator: torch.Generator | None = None,
-        guide: Guide | None = None,
+        guide: Guide | Cost | None = None,
         previous: tuple[Plan, float] | None = None,
         feasible: Feasible | None = None,
+        tempo: float = 1.0,
         **options: Any,
     ) -> Plan:
         """Plan once.
@@ -139,9 +141,10 @@ class TrajectoryPlanner(DiffusionPipeline):
         Args:
             conditions: what is known, in environment units; see `problem` and `conditions`.
             generator: source of noise; the same seed gives the same plan.
-            guide: what to prefer.
+            guide: what to prefer: a `Guide`, or any function of the spec and clean trajectories to costs.
             previous: an earlier plan and the environment steps since it began: a warm start, and a rival.
             feasible: candidates that it refuses rank behind all others.
+            tempo: how much faster than planned the plan will be followed: guides see what will be executed.
             **options: fields of `options.Sampling`.
         """
         generators = None if generator is None else [generator]
@@ -151,6 +154,7 @@ class TrajectoryPlanner(DiffusionPipeline):
             guide=guide,
             previous=previous and [previous],
             feasible=feasible,
+            tempo=tempo,
             **options,
         )[0]
 
@@ -159,9 +163,10 @@ class TrajectoryPlanner(DiffusionPipeline):
         conditions: Sequence[Conditions],
         *,
         generators: Sequence[torch.Generator] | None = None,
-        guide: Guide | None = None,
+        guide: Guide | Cost | None = None,
         previous: Sequence[tuple[Plan, float]] | None = None,
         feasible: Feasible | None = None,
+        tempo: float = 1.0,
         **options: Any,
     ) -> list[Plan]:
         """Plan several problems in one batch; with a generator of its own, each problem's plan is what it is alone.
@@ -172,11 +177,12 @@ class TrajectoryPlanner(DiffusionPipeline):
         generators = generators or [torch.Generator().manual_seed(i) for i in range(len(conditions))]
         if not conditions or len(generators) != len(conditions):
             raise ValueError(f"{len(conditions)} problems need as many generators, got {len(generators)}")
+        batch = _Batch(conditions, generators, sampling, self._wish(guide, tempo), previous)
         clean = None
-        for step in self._denoise(conditions, generators, guide, previous, sampling):
+        for step in self._denoise(batch):
             clean = step.noisy
         assert clean is not None
-        plans = self._choose(conditions, generators, guide, previous, sampling, clean)
+        plans = self._choose(batch, clean)
         plans = plans if feasible is None else [plan.preferring(feasible(plan)) for plan in plans]
         seconds = time.perf_counter() - began
         return [replace(plan, seconds=seconds) for plan in plans]
@@ -187,7 +193,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         stops: Sequence[Sequence[float]],
         *,
         generator: torch.Generator | None = None,
-        guide: Guide | None = None,
+        guide: Guide | Cost | None = None,
         feasible: Feasible | None = None,
         **options: Any,
     ) -> Plan:
@@ -222,7 +228,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         conditions: Conditions,
         *,
         generator: torch.Generator | None = None,
-        guide: Guide | None = None,
+        guide: Guide | Cost | None = None,
         **options: Any,
     ) -> Iterator[Tensor]:
         """The plan while it is denoised, from noise to plan: `Sampling.steps` + 1 times (K, H, D), in its units."""
@@ -232,10 +238,75 @@ class TrajectoryPlanner(DiffusionPipeline):
         noise = draw_noise(generators, sampling.candidates, values.shape[1:], self.device)
         generators[0].set_state(before)  # so that the film begins in the very noise that the plan begins in
         yield torch.where(pinned, values, self.normalizer.denormalize(sampling.temperature * noise)).cpu()
-        for step in self._denoise([conditions], generators, guide, None, sampling):
+        for step in self._denoise(_Batch([conditions], generators, sampling, self._wish(guide, 1.0))):
             yield self.normalizer.denormalize(step.noisy).cpu()
 
+    def score(self, guide: Guide | Cost, plan: Plan, *, tempo: float = 1.0) -> NDArray[np.float64]:
+        """How much a guide likes each candidate (K,) of a plan; higher is better."""
+        wish = self._wish(guide, tempo)
+        if wish is None:
+            return np.zeros(len(plan.trajectories))
+        paths = torch.from_numpy(plan.trajectories).to(self.device)
+        return wish.liking(self.normalizer.normalize(paths)).double().cpu().numpy()
+
     # ------------------------------------------------------------------ inside
+
+    def _wish(self, guide: Guide | Cost | None, tempo: float) -> Wish | None:
+        """The guide as these plans are to be judged by it; None where nothing weighs anything."""
+        kept = None if guide is None else as_guide(guide).without_zeros()
+        return None if kept is None else Wish(kept, self.spec, self.normalizer, tempo)
+
+    @torch.no_grad()
+    def _denoise(self, batch: _Batch) -> Iterator[Step]:
+        sampling = batch.sampling
+        pinned, values = self._expand(batch.conditions, sampling.candidates)
+        warm, skip = None, 0
+        if batch.previous is not None and sampling.warm_steps < sampling.steps:
+            skip = sampling.steps - sampling.warm_steps
+            left = [torch.from_numpy(p.remainder(n)[:, : self.horizon]) for p, n in batch.previous]
+            warm = torch.cat([_fill(rest, sampling.candidates) for rest in left])
+            warm = self.normalizer.normalize(warm.to(self.device))
+        yield from denoise(
+            self.predict,
+            for_one_plan(self.scheduler, sampling.sampler, sampling.steps),
+            pinned,
+            self.normalizer.normalize(values),
+            generators=batch.generators,
+            temperature=sampling.temperature,
+            eta=sampling.eta,
+            steering=None if batch.wish is None else batch.wish.steering(pinned, sampling),
+            warm=warm,
+            skip=skip,
+        )
+
+    @torch.no_grad()
+    def _choose(self, batch: _Batch, clean: Tensor) -> list[Plan]:
+        """Judge the candidates of each problem and sort them, best first."""
+        sampling, count = batch.sampling, batch.sampling.candidates
+        if batch.previous is not None and sampling.incumbent:
+            clean = self._with_incumbents(clean, batch.previous)
+            count += 1
+        pinned, values = self._expand(batch.conditions, count)
+        normalized = self.normalizer.normalize(values)
+        clean = torch.where(pinned, normalized, clean)
+        trajectories = torch.where(pinned, values, self.normalizer.denormalize(clean))
+        verdict = judge(
+            self.spec,
+            trajectories,
+            self.predict,
+            clean,
+            pinned,
+            normalized,
+            batch.generators,
+            levels=len(self.scheduler.alphas_cumprod),
+            select=sampling.select,
+        )
+        choosing = batch.wish is not None and sampling.guidance != "gradient"
+        liked = batch.wish.liking(clean, pinned) if batch.wish and choosing else None
+        bound = self.config.consistency_bound
+        scores = order(verdict, sampling.select, candidates=count, bound=bound, liked=liked)
+        guides = () if batch.wish is None else batch.wish.guide.describe()
+        return sorted_plans(self.spec, trajectories, verdict, scores, problems=len(batch.conditions), guides=guides)
 
     def _expand(self, conditions: Sequence[Conditions], candidates: int) -> tuple[Tensor, Tensor]:
         """Mask and values (B, H, D) in environment units, on the device."""
@@ -248,72 +319,6 @@ class TrajectoryPlanner(DiffusionPipeline):
         each = [t.repeat_interleave(candidates, dim=0).to(self.device) for t in (mask, values)]
         return each[0], each[1]
 
-    @torch.no_grad()
-    def _denoise(
-        self,
-        conditions: Sequence[Conditions],
-        generators: Sequence[torch.Generator],
-        guide: Guide | None,
-        previous: Sequence[tuple[Plan, float]] | None,
-        sampling: Sampling,
-    ) -> Iterator[Step]:
-        pinned, values = self._expand(conditions, sampling.candidates)
-        warm, skip = None, 0
-        if previous is not None and sampling.warm_steps < sampling.steps:
-            skip = sampling.steps - sampling.warm_steps
-            warm = torch.cat(
-                [_fill(torch.from_numpy(p.remainder(n)[:, : self.horizon]), sampling.candidates) for p, n in previous]
-            )
-            warm = self.normalizer.normalize(warm.to(self.device))
-        yield from denoise(
-            self.predict,
-            for_one_plan(self.scheduler, sampling.sampler, sampling.steps),
-            pinned,
-            self.normalizer.normalize(values),
-            generators=generators,
-            temperature=sampling.temperature,
-            eta=sampling.eta,
-            guide=self._score(guide),
-            gradient_cap=sampling.gradient_cap,
-            warm=warm,
-            skip=skip,
-        )
-
-    @torch.no_grad()
-    def _choose(
-        self,
-        conditions: Sequence[Conditions],
-        generators: Sequence[torch.Generator],
-        guide: Guide | None,
-        previous: Sequence[tuple[Plan, float]] | None,
-        sampling: Sampling,
-        clean: Tensor,
-    ) -> list[Plan]:
-        """Judge the candidates of each problem and sort them, best first."""
-        count = sampling.candidates
-        if previous is not None and sampling.incumbent:
-            clean = self._with_incumbents(clean, previous)
-            count += 1
-        pinned, values = self._expand(conditions, count)
-        normalized = self.normalizer.normalize(values)
-        clean = torch.where(pinned, normalized, clean)
-        trajectories = torch.where(pinned, values, self.normalizer.denormalize(clean))
-        verdict = judge(
-            self.spec,
-            trajectories,
-            self.predict,
-            clean,
-            pinned,
-            normalized,
-            generators,
-            levels=len(self.scheduler.alphas_cumprod),
-            select=sampling.select,
-        )
-        liked = None if guide is None else guide.score(self.spec, trajectories)
-        bound = self.config.consistency_bound
-        scores = order(verdict, sampling.select, candidates=count, bound=bound, liked=liked)
-        return self._plans(trajectories, verdict, scores, len(conditions), guide)
-
     def _with_incumbents(self, clean: Tensor, previous: Sequence[tuple[Plan, float]]) -> Tensor:
         """Candidates (P * K, H, D) and, behind each problem's own, what is left of the plan that it follows now."""
         left = torch.stack([torch.from_numpy(p.remainder(n)[0, : self.horizon]) for p, n in previous])
@@ -321,31 +326,16 @@ class TrajectoryPlanner(DiffusionPipeline):
         each = clean.reshape(len(previous), -1, *clean.shape[1:])
         return torch.cat([each, left], dim=1).flatten(0, 1)
 
-    def _score(self, guide: Guide | None) -> Score | None:
-        if guide is None:
-            return None
-        return lambda clean, progress: guide.score(self.spec, self.normalizer.denormalize(clean), progress)
 
-    def _plans(
-        self, trajectories: Tensor, verdict: Any, scores: Tensor, problems: int, guide: Guide | None
-    ) -> list[Plan]:
-        plans = []
-        paths, ranks = trajectories.reshape(problems, -1, *trajectories.shape[1:]), scores.reshape(problems, -1)
-        parts = {k: v.reshape(problems, -1).cpu() for k, v in verdict._asdict().items()}
-        for i in range(problems):
-            best = torch.argsort(ranks[i], descending=True, stable=True).cpu()
-            plans.append(
-                Plan(
-                    self.spec,
-                    paths[i].cpu()[best].float().numpy(),
-                    parts["arrivals"][i][best].numpy(),
-                    ranks[i].cpu()[best].double().numpy(),
-                    parts["consistency"][i][best].double().numpy(),
-                    parts["implausibility"][i][best].double().numpy(),
-                    guides=() if guide is None else guide.describe(),
-                )
-            )
-        return plans
+@dataclass(frozen=True)
+class _Batch:
+    """Problems that are planned together: one conditions, generator and previous plan for each."""
+
+    conditions: Sequence[Conditions]
+    generators: Sequence[torch.Generator]
+    sampling: Sampling
+    wish: Wish | None = None
+    previous: Sequence[tuple[Plan, float]] | None = None
 
 
 def _fill(candidates: Tensor, count: int) -> Tensor:

@@ -9,8 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
+from .selection import Verdict
 from .spec import TrajectorySpec
 
 Array = NDArray[np.floating[Any]]
@@ -150,3 +153,41 @@ class Plan:
             implausibility=np.maximum(leg.implausibility, self.implausibility[0]),
             seconds=self.seconds + leg.seconds,
         )
+
+
+def sorted_plans(
+    spec: TrajectorySpec,
+    trajectories: Tensor,
+    verdict: Verdict,
+    scores: Tensor,
+    *,
+    problems: int,
+    guides: tuple[str, ...] = (),
+) -> list[Plan]:
+    """One plan per problem, best candidates first.
+
+    Args:
+        spec: the columns.
+        trajectories: (B, H, D) in environment units, the K candidates of each problem together.
+        verdict: what was found about each of them.
+        scores: (B,) higher is better.
+        problems: P, B = P * K.
+        guides: descriptions of the guides at work.
+    """
+    paths, ranks = (t.cpu().reshape(problems, -1, *t.shape[1:]) for t in (trajectories, scores))
+    arrivals, consistency, doubt = (v.cpu().reshape(problems, -1) for v in verdict)
+    plans = []
+    for i in range(problems):
+        best = torch.argsort(ranks[i], descending=True, stable=True)
+        plans.append(
+            Plan(
+                spec,
+                paths[i][best].float().numpy(),
+                arrivals[i][best].numpy(),
+                ranks[i][best].double().numpy(),
+                consistency[i][best].double().numpy(),
+                doubt[i][best].double().numpy(),
+                guides=guides,
+            )
+        )
+    return plans

@@ -15,8 +15,25 @@ from torch import Tensor
 from .diffusion import Denoiser, Prediction, predict_clean, signal_and_noise
 from .schedulers import Scheduler
 
-Score = Callable[[Tensor, float], Tensor]
-"""A guide as the loop sees it: clean trajectories (B, H, D), normalised, and the progress 0..1, to scores (B,)."""
+Score = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""A guide as a step sees it: clean and noisy trajectories (B, H, D), normalised, and timesteps (B,), to scores (B,)."""
+
+
+@dataclass(frozen=True)
+class Steering:
+    """How a guide acts while trajectories are denoised.
+
+    Attributes:
+        at: what is at work at a progress from noise (0) to plan (1); None for nothing.
+        gradient: climb the score's gradient.
+        particles: resample the candidates of a problem by their scores as they become clear.
+        gradient_cap: largest norm, over H and D, by which one clean trajectory may be moved in a step.
+    """
+
+    at: Callable[[float], Score | None]
+    gradient: bool = True
+    particles: bool = False
+    gradient_cap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +87,7 @@ def denoise(
     generators: Sequence[torch.Generator],
     temperature: float = 1.0,
     eta: float = 1.0,
-    guide: Score | None = None,
-    gradient_cap: float | None = None,
+    steering: Steering | None = None,
     warm: Tensor | None = None,
     skip: int = 0,
 ) -> Iterator[Step]:
@@ -85,14 +101,16 @@ def denoise(
         generators: P of them, B a multiple of P.
         temperature: scales the standard deviation of all noise put in; below 1 gives likelier, less varied plans.
         eta: of DDIM (Song et al. 2021, eq. 16): 0 is deterministic, 1 has DDPM's variance.
-        guide: score to climb; its gradient enters at x_t with weight sigma_t^2 / alpha_t, the same for every sampler
-            (from Tweedie's formula: adding g to the score of x_t moves the predicted x_0 by sigma_t^2 / alpha_t * g).
-        gradient_cap: largest norm, over H and D, by which guidance may move one clean trajectory in a step.
+        steering: a guide. Its gradient enters at x_t with weight sigma_t^2 / alpha_t, the same for every sampler (from
+            Tweedie's formula: adding g to the score of x_t moves the predicted x_0 by sigma_t^2 / alpha_t * g).
+            Particles are the candidates of one problem, resampled by how much their score has risen since they last
+            were (Feynman-Kac steering with the difference potential, Singhal et al. 2025, arXiv 2501.06848).
         warm: (B, H, D) normalised trajectories to begin from instead of pure noise.
         skip: steps left out at the noisy end; `warm` is noised to the first level that remains.
 
     Raises:
-        ValueError: a temperature other than 1 with DDPM, whose noise is drawn inside diffusers; a skip out of range.
+        ValueError: a temperature other than 1 with DDPM, whose noise is drawn inside diffusers; a skip out of range;
+            particles without noise between the steps, which would stay copies of each other.
     """
     steps = scheduler.timesteps.tolist()
     if not 0 <= skip < len(steps) or (skip and warm is None):
@@ -101,6 +119,12 @@ def denoise(
         raise ValueError(
             f"ddpm samples at temperature 1 only, got {temperature}; use ddim, which with eta=1 is the same"
         )
+    if (
+        steering
+        and steering.particles
+        and not (isinstance(scheduler, DDPMScheduler) or (isinstance(scheduler, DDIMScheduler) and eta > 0))
+    ):
+        raise ValueError("particles need noise between the steps: use ddim with eta above 0, or ddpm")
     if len(pinned) % len(generators):
         raise ValueError(f"{len(pinned)} trajectories cannot be shared evenly by {len(generators)} generators")
     each, device = len(pinned) // len(generators), values.device
@@ -111,12 +135,20 @@ def denoise(
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(skip)
     noisy = torch.where(pinned, values, noisy)
+    credited = torch.zeros(len(noisy), device=device)
     for index, timestep in enumerate(steps[skip:]):
         t = torch.full((len(noisy),), timestep, device=device)
-        if guide is None:
+        score = None if steering is None else steering.at(index / (len(steps) - skip))
+        if steering is None or score is None:
             clean = predict(noisy, t, pinned, values)
         else:
-            clean = _guided(predict, noisy, t, pinned, values, guide, index / (len(steps) - skip), gradient_cap)
+            if steering.gradient:
+                clean = _guided(predict, noisy, t, pinned, values, score, steering.gradient_cap)
+            else:
+                clean = predict(noisy, t, pinned, values)
+            if steering.particles:
+                kept, credited = _resample(score(clean, noisy, t), credited, generators)
+                clean, noisy = clean[kept], noisy[kept]
         noisy = _advance(scheduler, clean, timestep, noisy, generators, temperature, eta)
         noisy = torch.where(pinned, values, noisy)
         yield Step(index, len(steps) - skip, timestep, clean, noisy)
@@ -148,15 +180,14 @@ def _guided(
     t: Tensor,
     pinned: Tensor,
     values: Tensor,
-    guide: Score,
-    progress: float,
+    score: Score,
     cap: float | None,
 ) -> Tensor:
     """The clean prediction, moved up the guide's gradient."""
     with torch.enable_grad():
         x = noisy.detach().requires_grad_(True)
         clean = predict(x, t, pinned, values)
-        gradient = torch.autograd.grad(guide(clean, progress).sum(), x)[0]
+        gradient = torch.autograd.grad(score(clean, x, t).sum(), x)[0]
     alpha, sigma = signal_and_noise(predict.alphas_cumprod, t)
     move = torch.where(pinned, 0.0, sigma**2 / alpha * gradient)
     if cap is not None:
@@ -164,3 +195,22 @@ def _guided(
         move = move * (cap / norm).clamp(max=1.0).reshape(-1, 1, 1)
     moved = clean.detach() + move
     return moved if predict.clip is None else torch.where(pinned, values, moved.clamp(-predict.clip, predict.clip))
+
+
+def _resample(scores: Tensor, credited: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+    """Which particles (B,) go on, and the scores (B,) that they have been resampled for already.
+
+    Systematic resampling by exp(score - what was credited before), in those problems where fewer than half of the
+    particles would count.
+    """
+    problems, device = len(generators), scores.device
+    risen = (scores - credited).reshape(problems, -1)
+    shares = torch.softmax(risen, dim=1)  # (P, K)
+    count = shares.shape[1]
+    due = 1 / shares.square().sum(1, keepdim=True) < count / 2
+    offsets = torch.stack([torch.rand((), generator=g, device=g.device) for g in generators]).to(device)
+    own = torch.arange(count, device=device).expand(problems, -1)
+    drawn = torch.searchsorted(shares.cumsum(1), (own + offsets[:, None]) / count).clamp(max=count - 1)
+    chosen = torch.where(due, drawn, own)
+    kept = (chosen + count * torch.arange(problems, device=device)[:, None]).flatten()
+    return kept, torch.where(due.expand(-1, count).flatten(), scores[kept], credited)

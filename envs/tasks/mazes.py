@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffplan.planner.episodes import Episodes
+from diffplan.planner.guides.places import Clearance
 from diffplan.planner.plan import Plan
 from diffplan.planner.spec import TrajectorySpec
 
@@ -99,6 +100,10 @@ class MazeTask(Task):
         paths = [plan.path(k, every=2) for k in range(len(plan.arrivals))]
         return np.array([not self.maze.touches_wall(path) for path in paths])
 
+    def clearance(self) -> Clearance:
+        """Of the agent's centre from the walls' faces, in metres; negative inside a wall."""
+        return self.maze.signed_clearance
+
     def collect(self, *, steps: int, seed: int) -> Iterator[int]:
         from ..collect import record_maze, store_maze
 
@@ -158,9 +163,9 @@ def _dress(point: Any, rows: int) -> None:
 
 def maze_tasks() -> dict[str, Task]:
     rows: list[tuple[str, str, Cell, int, tuple[float, float], int, int, float, int, float, dict[str, Any]]] = [
-        ("umaze", "UMaze", (1, 1), 300, (23.85, 161.86), 5, 32, 10.0, 40, 1.5, {}),
-        ("medium", "Medium", (6, 6), 600, (13.13, 277.39), 10, 36, 22.0, 40, 1.3, {"candidates": 16}),
-        ("large", "Large", (7, 9), 800, (6.7, 273.99), 10, 48, 33.0, 40, 1.2, {"candidates": 16}),
+        ("umaze", "UMaze", (1, 1), 300, (23.85, 161.86), 5, 32, 9.0, 40, 1.5, {}),
+        ("medium", "Medium", (6, 6), 600, (13.13, 277.39), 10, 36, 20.0, 40, 1.3, {"candidates": 16}),
+        ("large", "Large", (7, 9), 800, (6.7, 273.99), 10, 48, 30.0, 40, 1.2, {"candidates": 16}),
     ]
     made: dict[str, MazeTask] = {}
     for size, title, goal, steps, score, stride, horizon, minutes, replan, tempo, sampling in rows:

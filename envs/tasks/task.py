@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffplan.planner.episodes import Episodes
+from diffplan.planner.guides.places import Clearance
 from diffplan.planner.plan import Plan
 from diffplan.planner.spec import TrajectorySpec
 
@@ -119,6 +120,10 @@ class Task:
     def feasible(self, plan: Plan) -> NDArray[np.bool_]:
         """Which candidates (K,) can be followed as far as the task itself knows; all, where it knows no map."""
         return np.ones(len(plan.trajectories), dtype=bool)
+
+    def clearance(self) -> Clearance | None:
+        """Signed distance from the nearest wall as a differentiable function of positions; None without a map."""
+        return None
 
     def parse_point(self, text: str, what: str) -> tuple[float, ...]:
         """A position (P,) from "X,Y".

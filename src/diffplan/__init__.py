@@ -36,7 +36,7 @@ _HOMES = {
     "find_run": "envs.runs",
     "find_task": "envs.tasks",
     "load_planner": "envs.runs",
-    "parse_guide": "planner.guide_specs",
+    "parse_guide": "planner.guides",
     "register": "envs.tasks",
     "train_run": "envs.training",
 }
@@ -72,8 +72,8 @@ if TYPE_CHECKING:
     from .planner.execution import PlannedActions as PlannedActions
     from .planner.execution import Rollout as Rollout
     from .planner.execution import TrackingController as TrackingController
-    from .planner.guide_specs import parse_guide as parse_guide
     from .planner.guides import Guide as Guide
+    from .planner.guides import parse_guide as parse_guide
     from .planner.normalizer import Normalizer as Normalizer
     from .planner.options import Sampling as Sampling
     from .planner.pipeline import TrajectoryPlanner as TrajectoryPlanner

@@ -1,0 +1,67 @@
+"""Guides at work: from a wish in environment units to what the denoising loop climbs.
+
+Shape letters: B batch, H horizon (tokens), D columns of a token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .guides import Guide, Sight
+from .normalizer import Normalizer
+from .options import Sampling
+from .sampling import Score, Steering
+from .spec import TrajectorySpec
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A guide, for plans of one planner.
+
+    Attributes:
+        guide: what to prefer.
+        spec: the columns.
+        normalizer: environment units to network units.
+        tempo: plan time that passes per time executed (see `execution.Executor`): guides see velocities and durations
+            as they will be executed.
+    """
+
+    guide: Guide
+    spec: TrajectorySpec
+    normalizer: Normalizer
+    tempo: float = 1.0
+
+    def sight(
+        self, clean: Tensor, noisy: Tensor | None = None, t: Tensor | None = None, pinned: Tensor | None = None
+    ) -> Sight:
+        """What the guide sees of normalised trajectories (B, H, D), of which `clean` is the clean version."""
+        path = self.normalizer.denormalize(clean)
+        if self.tempo == 1:
+            return Sight(self.spec, path, noisy, t, pinned)
+        pace = torch.ones(self.spec.width, device=clean.device)
+        pace[self.spec.velocity_columns] = self.tempo
+        spec = replace(self.spec, dt_seconds=self.spec.dt_seconds / self.tempo)
+        return Sight(spec, path * pace, noisy, t, pinned)
+
+    def steering(self, pinned: Tensor, sampling: Sampling) -> Steering | None:
+        """For the denoising loop; None where the guide only chooses among finished candidates."""
+        if sampling.guidance == "candidates":
+            return None
+
+        def at(progress: float) -> Score | None:
+            now = self.guide.at(progress)
+            if not now.terms:
+                return None
+            return lambda clean, noisy, t: now.value(self.sight(clean, noisy, t, pinned))
+
+        particles = sampling.guidance == "particles"
+        return Steering(at, gradient=not particles, particles=particles, gradient_cap=sampling.gradient_cap)
+
+    @torch.no_grad()
+    def liking(self, clean: Tensor, pinned: Tensor | None = None) -> Tensor:
+        """Scores (B,) of finished trajectories (B, H, D), normalised."""
+        start = torch.zeros(len(clean), dtype=torch.long, device=clean.device)
+        return self.guide.value(self.sight(clean, clean, start, pinned))
