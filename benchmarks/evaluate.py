@@ -14,7 +14,7 @@ from diffplan.envs.control import controller_for, tempo_for
 from diffplan.envs.simulators import Simulators
 from diffplan.envs.tasks import MazeTask, Task
 from diffplan.planner.execution import Executor, Rollout
-from diffplan.planner.guides import Guide
+from diffplan.planner.guides import Cost, Guide
 from diffplan.planner.pipeline import TrajectoryPlanner
 
 from .baselines import policies, run_policy
@@ -79,7 +79,8 @@ def evaluate(
     replan_every: int | None = None,
     controller: str = "auto",
     tempo: float | None = None,
-    guide: Guide | None = None,
+    guide: Guide | Cost | None = None,
+    pin_goal: bool = True,
     references: bool = True,
     **options: Any,
 ) -> Iterator[float | Evaluation]:
@@ -94,6 +95,7 @@ def evaluate(
         controller: see `envs.control.controller_for`.
         tempo: how much faster than planned plans are followed; None takes the task's.
         guide: what plans should prefer.
+        pin_goal: give the planner the goal; without it only the guide leads there.
         references: also run the policies that set the scale.
         **options: fields of `options.Sampling`.
     """
@@ -108,6 +110,7 @@ def evaluate(
             controller=follow,
             tempo=tempo_for(task, follow) if tempo is None else tempo,
             guide=guide,
+            pin_goal=pin_goal,
             replan_every=replan_every or task.replan_every,
             **options,
         )
@@ -128,7 +131,7 @@ def evaluate(
         summarize("diffplan", task, [r.rewards for r in rollouts]),
         others,
         tuple(rollouts),
-        _one_plan_seconds(planner, rollouts, guide, options),
+        _one_plan_seconds(planner, rollouts, guide, pin_goal, options),
         sum(len(r.plans) for r in rollouts),
     )
 
@@ -164,12 +167,16 @@ def record(
 
 
 def _one_plan_seconds(
-    planner: TrajectoryPlanner, rollouts: Sequence[Rollout], guide: Guide | None, options: dict[str, Any]
+    planner: TrajectoryPlanner,
+    rollouts: Sequence[Rollout],
+    guide: Guide | Cost | None,
+    pin_goal: bool,
+    options: dict[str, Any],
 ) -> float:
     """Median time of a single plan, one environment at a time, from starts of these rollouts."""
     times = []
     for rollout in itertools.islice(itertools.cycle(rollouts), TIMED_PLANS):
-        goal = rollout.goal.tolist() if len(rollout.goal) else None
+        goal = rollout.goal.tolist() if len(rollout.goal) and pin_goal else None
         times.append(planner.plan(planner.problem(rollout.states[0].tolist(), goal), guide=guide, **options).seconds)
     return statistics.median(times)
 

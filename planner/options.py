@@ -26,6 +26,8 @@ class Sampling:
         select: how candidates are ranked (see `selection`).
         warm_steps: denoising steps of a replan that begins from the plan before.
         incumbent: at a replan, what is left of the plan before competes with the new candidates.
+        spread: plans whose end is free are asked for durations spread evenly over the horizon, one per candidate; left
+            to themselves most of them would be short, as most training windows are.
         guidance: what guides do. "gradient" bends each candidate while it is denoised, "candidates" lets the guide's
             score choose among them, "both" does both; "particles" resamples them while they are denoised, and chooses.
         gradient_cap: largest norm by which guides may move a plan in one step, in normalised units.
@@ -39,6 +41,7 @@ class Sampling:
     select: Selection = "plausible"
     warm_steps: int = 4
     incumbent: bool = True
+    spread: bool = True
     guidance: Guidance = "both"
     gradient_cap: float = 1.0
 

@@ -233,12 +233,13 @@ class TrajectoryPlanner(DiffusionPipeline):
     ) -> Iterator[Tensor]:
         """The plan while it is denoised, from noise to plan: `Sampling.steps` + 1 times (K, H, D), in its units."""
         generators, sampling = [generator or torch.Generator().manual_seed(0)], self.sampling.changed(options)
-        pinned, values = self._expand([conditions], sampling.candidates)
+        batch = _Batch([conditions], generators, sampling, self._wish(guide, 1.0))
+        pinned, values = self._expand(batch)
         before = generators[0].get_state()
         noise = draw_noise(generators, sampling.candidates, values.shape[1:], self.device)
         generators[0].set_state(before)  # so that the film begins in the very noise that the plan begins in
         yield torch.where(pinned, values, self.normalizer.denormalize(sampling.temperature * noise)).cpu()
-        for step in self._denoise(_Batch([conditions], generators, sampling, self._wish(guide, 1.0))):
+        for step in self._denoise(batch):
             yield self.normalizer.denormalize(step.noisy).cpu()
 
     def score(self, guide: Guide | Cost, plan: Plan, *, tempo: float = 1.0) -> NDArray[np.float64]:
@@ -259,7 +260,7 @@ class TrajectoryPlanner(DiffusionPipeline):
     @torch.no_grad()
     def _denoise(self, batch: _Batch) -> Iterator[Step]:
         sampling = batch.sampling
-        pinned, values = self._expand(batch.conditions, sampling.candidates)
+        pinned, values = self._expand(batch)
         warm, skip = None, 0
         if batch.previous is not None and sampling.warm_steps < sampling.steps:
             skip = sampling.steps - sampling.warm_steps
@@ -283,10 +284,11 @@ class TrajectoryPlanner(DiffusionPipeline):
     def _choose(self, batch: _Batch, clean: Tensor) -> list[Plan]:
         """Judge the candidates of each problem and sort them, best first."""
         sampling, count = batch.sampling, batch.sampling.candidates
-        if batch.previous is not None and sampling.incumbent:
+        rivals = batch.previous is not None and sampling.incumbent
+        if batch.previous is not None and rivals:
             clean = self._with_incumbents(clean, batch.previous)
             count += 1
-        pinned, values = self._expand(batch.conditions, count)
+        pinned, values = self._expand(batch, rivals=rivals)
         normalized = self.normalizer.normalize(values)
         clean = torch.where(pinned, normalized, clean)
         trajectories = torch.where(pinned, values, self.normalizer.denormalize(clean))
@@ -308,16 +310,24 @@ class TrajectoryPlanner(DiffusionPipeline):
         guides = () if batch.wish is None else batch.wish.guide.describe()
         return sorted_plans(self.spec, trajectories, verdict, scores, problems=len(batch.conditions), guides=guides)
 
-    def _expand(self, conditions: Sequence[Conditions], candidates: int) -> tuple[Tensor, Tensor]:
-        """Mask and values (B, H, D) in environment units, on the device."""
-        mask, values = stack(conditions)
+    def _expand(self, batch: _Batch, *, rivals: bool = False) -> tuple[Tensor, Tensor]:
+        """Mask and values (B, H, D) in environment units, on the device; with a place for a rival behind each K."""
+        mask, values = stack(batch.conditions)
         if mask.shape[1:] != (self.horizon, self.spec.width):
             raise ValueError(
                 f"conditions over {tuple(mask.shape[1:])} do not fit this planner's "
                 f"{(self.horizon, self.spec.width)} (tokens, columns); make them with planner.problem(...)"
             )
-        each = [t.repeat_interleave(candidates, dim=0).to(self.device) for t in (mask, values)]
-        return each[0], each[1]
+        count = batch.sampling.candidates
+        mask, values = (t.unsqueeze(1).repeat(1, count + rivals, 1, 1) for t in (mask, values))
+        free = ~mask[:, :count, :, self.spec.arrived].any(-1) if batch.sampling.spread and self.spec.position else None
+        if free is not None and free.any():
+            ends = torch.linspace(1, self.horizon - 1, count).round() if count > 1 else torch.tensor([self.horizon - 1])
+            reached = torch.where(torch.arange(self.horizon) >= ends[:, None], 1.0, -1.0)  # (K, H)
+            mask[:, :count, :, self.spec.arrived] |= free[..., None]
+            own = values[:, :count, :, self.spec.arrived]
+            values[:, :count, :, self.spec.arrived] = torch.where(free[..., None], reached, own)
+        return mask.flatten(0, 1).to(self.device), values.flatten(0, 1).to(self.device)
 
     def _with_incumbents(self, clean: Tensor, previous: Sequence[tuple[Plan, float]]) -> Tensor:
         """Candidates (P * K, H, D) and, behind each problem's own, what is left of the plan that it follows now."""

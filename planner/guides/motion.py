@@ -77,18 +77,18 @@ def length() -> Guide:
 
 
 def learned_return(returns: ReturnModel) -> Guide:
-    """A higher return, as the run's return model predicts it: minus the return, in its standard deviations in the data.
+    """Earn more: minus the discounted return that the run's return model predicts, in units of the reward.
 
     Args:
         returns: the run's return model (taken from the run in a SPEC); it reads the noisy trajectory itself.
 
-    Example: `return@1`
+    Example: `return@3`
     """
 
     def cost(sight: Sight) -> Tensor:
         if sight.noisy is None or sight.timestep is None:
             raise ValueError("return: only a planner can read it; use planner.score(guide, trajectories)")
-        return -returns(sight.noisy, sight.timestep, sight.pinned)
+        return -returns.in_reward_units(returns(sight.noisy, sight.timestep, sight.pinned))
 
     return Guide((Term("return", cost),))
 
