@@ -10,7 +10,7 @@ from .selection import Selection, check_selection
 
 Guidance = Literal["both", "gradient", "candidates", "particles"]
 
-MOST_CANDIDATES = 1024
+MOST_CANDIDATES, MOST_LEGS = 1024, 16
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Sampling:
         incumbent: at a replan, what is left of the plan before competes with the new candidates.
         spread: plans whose end is free are asked for durations spread evenly over the horizon, one per candidate; left
             to themselves most of them would be short, as most training windows are.
+        legs: plans may be made of so many legs (see `stitching`): for goals farther than any recorded episode goes.
         guidance: what guides do. "gradient" bends each candidate while it is denoised, "candidates" lets the guide's
             score choose among them, "both" does both; "particles" resamples them while they are denoised, and chooses.
         gradient_cap: largest norm by which guides may move a plan in one step, in normalised units.
@@ -42,6 +43,7 @@ class Sampling:
     warm_steps: int = 4
     incumbent: bool = True
     spread: bool = True
+    legs: int = 1
     guidance: Guidance = "both"
     gradient_cap: float = 1.0
 
@@ -50,6 +52,8 @@ class Sampling:
             raise ValueError(f"candidates={self.candidates} must lie between 1 and {MOST_CANDIDATES}")
         if self.warm_steps < 1:
             raise ValueError(f"warm_steps={self.warm_steps} must be at least 1")
+        if not 1 <= self.legs <= MOST_LEGS:
+            raise ValueError(f"legs={self.legs} must lie between 1 and {MOST_LEGS}")
         check_selection(self.select)
         if self.guidance not in get_args(Guidance):
             raise ValueError(f"unknown guidance {self.guidance!r}; known: {', '.join(get_args(Guidance))}")

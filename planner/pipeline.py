@@ -27,9 +27,10 @@ from .plan import Plan, sorted_plans
 from .returns import ReturnModel
 from .sampling import CleanPredictor, Step, denoise, draw_noise
 from .schedulers import Scheduler, for_one_plan
-from .selection import judge, order
+from .selection import GUIDE_SHARE, judge, order
 from .spec import TrajectorySpec
 from .steering import Wish
+from .stitching import stitch
 from .unet import TemporalUNet
 
 Feasible = Callable[[Plan], NDArray[np.bool_]]
@@ -177,12 +178,11 @@ class TrajectoryPlanner(DiffusionPipeline):
         generators = generators or [torch.Generator().manual_seed(i) for i in range(len(conditions))]
         if not conditions or len(generators) != len(conditions):
             raise ValueError(f"{len(conditions)} problems need as many generators, got {len(generators)}")
-        batch = _Batch(conditions, generators, sampling, self._wish(guide, tempo), previous)
-        clean = None
-        for step in self._denoise(batch):
-            clean = step.noisy
-        assert clean is not None
-        plans = self._choose(batch, clean)
+        wish = self._wish(guide, tempo)
+        if sampling.legs > 1:
+            plans = self._stitched(conditions, generators, sampling, wish)
+        else:
+            plans = self._one_leg(_Batch(conditions, generators, sampling, wish, previous))
         plans = plans if feasible is None else [plan.preferring(feasible(plan)) for plan in plans]
         seconds = time.perf_counter() - began
         return [replace(plan, seconds=seconds) for plan in plans]
@@ -247,15 +247,45 @@ class TrajectoryPlanner(DiffusionPipeline):
         wish = self._wish(guide, tempo)
         if wish is None:
             return np.zeros(len(plan.trajectories))
-        paths = torch.from_numpy(plan.trajectories).to(self.device)
-        return wish.liking(self.normalizer.normalize(paths)).double().cpu().numpy()
+        return self._liking(wish, plan)
 
     # ------------------------------------------------------------------ inside
+
+    def _liking(self, wish: Wish, plan: Plan) -> NDArray[np.float64]:
+        paths = torch.from_numpy(plan.trajectories).to(self.device)
+        return wish.liking(self.normalizer.normalize(paths)).double().cpu().numpy()
 
     def _wish(self, guide: Guide | Cost | None, tempo: float) -> Wish | None:
         """The guide as these plans are to be judged by it; None where nothing weighs anything."""
         kept = None if guide is None else as_guide(guide).without_zeros()
         return None if kept is None else Wish(kept, self.spec, self.normalizer, tempo)
+
+    def _one_leg(self, batch: _Batch) -> list[Plan]:
+        clean = None
+        for step in self._denoise(batch):
+            clean = step.noisy
+        assert clean is not None
+        return self._choose(batch, clean)
+
+    def _stitched(
+        self,
+        conditions: Sequence[Conditions],
+        generators: Sequence[torch.Generator],
+        sampling: Sampling,
+        wish: Wish | None,
+    ) -> list[Plan]:
+        """Plans of several legs; chains do not go on from a plan before, whose legs they would not know."""
+
+        def plan_many(
+            problems: Sequence[Conditions], sources: Sequence[torch.Generator], candidates: int | None
+        ) -> list[Plan]:
+            leg = sampling.changed({"candidates": candidates, "select": "unprompted"})
+            return self._one_leg(_Batch(problems, sources, leg, wish))
+
+        plans = stitch(plan_many, conditions, generators, observations=self.spec.observations, legs=sampling.legs)
+        if wish is None or sampling.guidance == "gradient":
+            return plans
+        return [plan.ranked(plan.scores + GUIDE_SHARE * self._liking(wish, plan)) for plan in plans]
 
     @torch.no_grad()
     def _denoise(self, batch: _Batch) -> Iterator[Step]:

@@ -136,7 +136,13 @@ class Plan:
 
     def preferring(self, accepted: NDArray[np.bool_]) -> Plan:
         """The same candidates, those that were not accepted (K,) behind the others."""
-        best = np.argsort(~np.asarray(accepted, dtype=bool), kind="stable")
+        return self._sorted(np.argsort(~np.asarray(accepted, dtype=bool), kind="stable"))
+
+    def ranked(self, scores: NDArray[np.float64]) -> Plan:
+        """The same candidates by other scores (K,), the highest first."""
+        return replace(self, scores=scores)._sorted(np.argsort(-scores, kind="stable"))
+
+    def _sorted(self, best: NDArray[np.int64]) -> Plan:
         names = ("trajectories", "arrivals", "scores", "consistency", "implausibility")
         return replace(self, **{name: getattr(self, name)[best] for name in names})
 

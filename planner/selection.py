@@ -15,9 +15,11 @@ from .sampling import CleanPredictor, draw_noise
 from .spec import TrajectorySpec
 from .windows import arrival, consistency, worst_before_arrival
 
-Selection = Literal["balanced", "plausible", "earliest", "first"]
+Selection = Literal["balanced", "plausible", "unprompted", "earliest", "first"]
 
 JUDGED_AT = (0.5, 0.625)  # noise levels, as shares of the training steps
+JUDGED_UNPROMPTED_AT, DRAWS_UNPROMPTED = (0.125, 0.25), 4
+GUIDE_SHARE = 10.0  # of a guide's score beside doubt, so that a wish decides among those that would do
 
 
 class Verdict(NamedTuple):
@@ -50,7 +52,8 @@ def judge(
 
     Implausibility noises a plan to high levels, denoises it once, and takes the largest squared position error
     before arrival: what the network would not have drawn itself, a path through a wall above all, comes back
-    elsewhere.
+    elsewhere. "unprompted" does so without telling it where the plan has to end, at low noise levels: a goal that is
+    farther than any in the data makes it sure of ways that it would never go by itself.
 
     Args:
         spec: the columns.
@@ -64,23 +67,29 @@ def judge(
     arrivals = arrival(spec, trajectories)
     worst = worst_before_arrival(spec, trajectories, consistency(spec, trajectories))
     doubt = torch.zeros_like(worst)
-    if select in ("balanced", "plausible"):
+    if select in ("balanced", "plausible", "unprompted"):
         columns = spec.position_columns or list(range(spec.width)[spec.observations])
-        for share in JUDGED_AT:
+        levels_at, draws = JUDGED_AT, 1
+        if select == "unprompted":
+            levels_at, draws, pinned = JUDGED_UNPROMPTED_AT, DRAWS_UNPROMPTED, pinned.clone()
+            pinned[:, 1:] = False
+        for share in levels_at:
             level = min(levels - 1, round(share * levels))
             t = torch.full((len(clean),), level, device=clean.device)
             alpha = predict.alphas_cumprod[level].sqrt()
-            noise = draw_noise(generators, len(clean) // len(generators), clean.shape[1:], clean.device)
-            noisy = torch.where(pinned, values, alpha * clean + (1 - alpha**2).sqrt() * noise)
-            error = (predict(noisy, t, pinned, values) - clean)[..., columns].square().sum(-1)
-            doubt = torch.maximum(doubt, worst_before_arrival(spec, trajectories, error[:, :-1]))
+            bias = torch.zeros_like(clean[..., columns])
+            for _ in range(draws):  # the mean over draws is what the network would change, whatever the noise
+                noise = draw_noise(generators, len(clean) // len(generators), clean.shape[1:], clean.device)
+                noisy = torch.where(pinned, clean, alpha * clean + (1 - alpha**2).sqrt() * noise)
+                bias += (predict(noisy, t, pinned, values) - clean)[..., columns] / draws
+            doubt = torch.maximum(doubt, worst_before_arrival(spec, trajectories, bias.square().sum(-1)[:, :-1]))
     return Verdict(arrivals, worst, doubt)
 
 
 def order(verdict: Verdict, select: Selection, *, candidates: int, bound: float, liked: Tensor | None = None) -> Tensor:
     """Scores (B,), higher is better, ranking the candidates of each problem.
 
-    - "plausible": the least implausible.
+    - "plausible" and "unprompted": the least implausible.
     - "earliest": the earliest arrival among those whose dynamics hold (consistency within `bound`).
     - "balanced": the earliest among the more plausible half.
     - "first": the first sampled.
@@ -91,7 +100,7 @@ def order(verdict: Verdict, select: Selection, *, candidates: int, bound: float,
     arrivals, worst, doubt = (v.reshape(-1, candidates).double() for v in verdict)
     if select == "first":
         scores = -torch.arange(candidates, device=arrivals.device, dtype=torch.float64).expand_as(arrivals)
-    elif select == "plausible":
+    elif select in ("plausible", "unprompted"):
         scores = -doubt
     elif select == "earliest":
         scores = -arrivals - 1e3 * torch.relu(worst - bound)
@@ -99,5 +108,5 @@ def order(verdict: Verdict, select: Selection, *, candidates: int, bound: float,
         half = doubt > doubt.median(dim=1, keepdim=True).values
         scores = -arrivals - 1e3 * half - doubt.clamp(max=1.0)
     if liked is not None and select != "first":
-        scores = scores + 10.0 * liked.reshape(-1, candidates).double()
+        scores = scores + GUIDE_SHARE * liked.reshape(-1, candidates).double()
     return scores.flatten()
