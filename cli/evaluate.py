@@ -19,9 +19,18 @@ def evaluate(
     controller: Annotated[str, typer.Option(help="auto, tracking or actions (the planned ones).")] = "auto",
     candidates: Annotated[int | None, typer.Option(min=1, max=1024, help="Plans to sample and choose from.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps.")] = None,
-    select: Annotated[str | None, typer.Option(help="balanced, plausible, earliest or first.")] = None,
+    select: Annotated[str | None, typer.Option(help="plausible, balanced, unprompted, earliest or first.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0.0, max=10.0, help="Scale of the sampling noise.")] = None,
     guide: Annotated[list[str] | None, typer.Option(help="A guide SPEC; repeats; see: diffplan guides")] = None,
+    guidance: Annotated[
+        str | None, typer.Option(help="How guides act: both, gradient, candidates or particles.")
+    ] = None,
+    no_goal: Annotated[
+        bool, typer.Option("--no-goal", help="Do not tell the planner the goal: guides alone lead, such as return@3.")
+    ] = False,
+    legs: Annotated[
+        int | None, typer.Option(min=1, max=16, help="Legs a plan may be made of, for goals beyond the data's reach.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     json: Annotated[Path | None, typer.Option(help="Also write the numbers here.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
@@ -33,7 +42,7 @@ def evaluate(
     from diffplan.envs.records import write_json
     from diffplan.envs.runs import exact_command, load_planner, versions
     from diffplan.envs.video import check_output
-    from diffplan.planner.guides import parse_guides
+    from diffplan.envs.wishes import parse_wishes
 
     from .screen import progress, table
 
@@ -48,7 +57,10 @@ def evaluate(
             seed=seed,
             replan_every=replan_every,
             controller=controller,
-            guide=parse_guides(guide or []),
+            guide=parse_wishes(chosen, planner, guides=guide or []),
+            pin_goal=not no_goal,
+            guidance=guidance,
+            legs=legs,
             candidates=candidates,
             steps=steps,
             select=select,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,13 +12,24 @@ def plan(
     run: Annotated[
         str | None, typer.Argument(help="Run folder; the newest, or else the planner that ships with diffplan.")
     ] = None,
-    goal: Annotated[str, typer.Option(help="X,Y in metres, or cell:ROW,COL.")] = ...,  # type: ignore[assignment]
+    goal: Annotated[
+        str | None, typer.Option(help="X,Y in metres, or cell:ROW,COL; left out, the guides decide where to go.")
+    ] = None,
     start: Annotated[str | None, typer.Option(help="X,Y or cell:ROW,COL; the task's own start if left out.")] = None,
     via: Annotated[
         list[str] | None, typer.Option(help="Pass through this point on the way; repeats, in order.")
     ] = None,
-    avoid: Annotated[list[str] | None, typer.Option(help="X,Y,R: keep out of this disc; repeats.")] = None,
+    avoid: Annotated[
+        list[str] | None, typer.Option(help="X,Y,R or X,Y,WIDTH,HEIGHT: keep out of this disc or box; repeats.")
+    ] = None,
     guide: Annotated[list[str] | None, typer.Option(help="A guide SPEC; repeats; see: diffplan guides")] = None,
+    guidance: Annotated[
+        str | None, typer.Option(help="How guides act: both, gradient, candidates or particles.")
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Draw the plan without guides beside.")] = False,
+    legs: Annotated[
+        int | None, typer.Option(min=1, max=16, help="Legs a plan may be made of, for goals beyond the data's reach.")
+    ] = None,
     candidates: Annotated[int | None, typer.Option(min=1, max=1024, help="Plans to sample and choose from.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps.")] = None,
     sampler: Annotated[str | None, typer.Option(help="ddim, ddpm or dpm++.")] = None,
@@ -33,7 +44,9 @@ def plan(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of start and noise.")] = 0,
 ) -> None:
-    """Plan to a goal, and draw it."""
+    """Plan to a goal, or to where guides lead, and draw it."""
+    from dataclasses import replace
+
     from diffplan.envs.video import check_output
 
     files = list(output or ([] if film else [Path("plan.png")]))
@@ -46,13 +59,18 @@ def plan(
 
     planner, chosen = load_planner(run, device=device, task=task)
     request = Request.parse(
-        chosen, goal=goal, start=start, via=via or [], avoid=avoid or [], guides=guide or [], seed=seed
+        chosen, planner, goal=goal, start=start, via=via or [], avoid=avoid or [], guides=guide or [], seed=seed
     )
-    made = answer(planner, request, candidates=candidates, steps=steps, sampler=sampler)
+    if compare and request.guide is None:
+        raise ValueError("--compare draws a plan with guides beside one without: give --guide or --avoid")
+    options: dict[str, Any] = {"candidates": candidates, "steps": steps, "sampler": sampler}
+    options |= {"guidance": guidance, "legs": legs}
+    made = answer(planner, request, **options)
+    unguided = answer(planner, replace(request, guide=None), **options) if compare else None
     print(describe(request, made))
     for file in files:
-        draw(request, made, file)
+        draw(request, made, file, unguided=unguided)
         print(f"wrote {file}")
     if film:
-        film_of(planner, request, film, candidates=candidates, steps=steps, sampler=sampler)
+        film_of(planner, request, film, **options)
         print(f"wrote {film}")

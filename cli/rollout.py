@@ -16,8 +16,20 @@ def rollout(
         str | None, typer.Option(help="X,Y in metres, or cell:ROW,COL; the task's own if left out.")
     ] = None,
     start: Annotated[str | None, typer.Option(help="X,Y or cell:ROW,COL; the task's own if left out.")] = None,
-    avoid: Annotated[list[str] | None, typer.Option(help="X,Y,R: keep out of this disc; repeats.")] = None,
+    no_goal: Annotated[
+        bool, typer.Option("--no-goal", help="Do not tell the planner the goal: guides alone lead, such as return@3.")
+    ] = False,
+    avoid: Annotated[
+        list[str] | None, typer.Option(help="X,Y,R or X,Y,WIDTH,HEIGHT: keep out of this disc or box; repeats.")
+    ] = None,
     guide: Annotated[list[str] | None, typer.Option(help="A guide SPEC; repeats; see: diffplan guides")] = None,
+    guidance: Annotated[
+        str | None, typer.Option(help="How guides act: both, gradient, candidates or particles.")
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Draw the episode without guides beside.")] = False,
+    legs: Annotated[
+        int | None, typer.Option(min=1, max=16, help="Legs a plan may be made of, for goals beyond the data's reach.")
+    ] = None,
     replan_every: Annotated[int | None, typer.Option(min=1, max=10**6, help="Environment steps between plans.")] = None,
     controller: Annotated[str, typer.Option(help="auto, tracking or actions (the planned ones).")] = "auto",
     candidates: Annotated[int | None, typer.Option(min=1, max=1024, help="Plans to sample and choose from.")] = None,
@@ -30,6 +42,8 @@ def rollout(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Execute plans in MuJoCo with replanning, and draw what happened."""
+    from dataclasses import replace
+
     from diffplan.envs.backend import use_backend
     from diffplan.envs.video import check_output
 
@@ -45,24 +59,32 @@ def rollout(
     planner, chosen = load_planner(run, device=device, task=task)
     ride = Ride.parse(
         chosen,
+        planner,
         goal=goal,
         start=start,
         avoid=avoid or [],
         guides=guide or [],
+        pin_goal=not no_goal,
         seed=seed,
         replan_every=replan_every,
         controller=controller,
-        pictures=backend is not None,
+        pictures=backend is not None and not compare,
     )
+    if compare and ride.guide is None:
+        raise ValueError("--compare draws an episode with guides beside one without: give --guide or --avoid")
+    rides = [ride, replace(ride, guide=None)] if compare else [ride]
+    results = []
     with progress(f"rolling out {chosen.name}", quiet=quiet) as bar:
-        for done in execute(planner, ride, candidates=candidates):
-            if isinstance(done, float):
-                bar(done)
-            else:
-                result = done
+        for number, one in enumerate(rides):
+            for done in execute(planner, one, candidates=candidates, guidance=guidance, legs=legs):
+                if isinstance(done, float):
+                    bar((number + done) / len(rides))
+                else:
+                    results.append(done)
     if backend is None and any(f.suffix != ".json" for f in files):
         print("no offscreen rendering here (neither EGL nor OSMesa works): drawing the top view alone")
-    print(describe(ride, result))
+    for one, result in zip(rides, results, strict=True):
+        print(("unguided: " if one is not ride else "") + describe(one, result))
     for file in files:
-        save(ride, result, file)
+        save(ride, results[0], file, unguided=results[1] if compare else None)
         print(f"wrote {file}")

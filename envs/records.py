@@ -32,6 +32,7 @@ def plan_record(
     seed: int,
     versions: dict[str, str],
     command: str,
+    vias: Sequence[Sequence[float]] = (),
 ) -> dict[str, Any]:
     """One plan; `observations` and `actions` are the best candidate's, until the horizon ends."""
     spec = plan.spec
@@ -43,6 +44,7 @@ def plan_record(
         "action_names": list(spec.action_names),
         "start": _round(start),
         "goal": _round(goal),
+        "vias": [_round(via) for via in vias],
         "arrival_steps": plan.steps,
         "observations": _round(plan.observations[0]),
         "actions": _round(plan.actions[0]),
@@ -104,6 +106,8 @@ def read_json(path: str | Path) -> dict[str, Any]:
         record = json.loads(file.read_text())
         plan_of(record)
         find_task(record["task"])
+        if record.get("vias"):
+            _matrix(record["vias"], 2, "vias")
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"{str(path)!r} is no plan or rollout of diffplan: {error}") from error
     return dict(record)
@@ -140,7 +144,7 @@ def plan_of(record: dict[str, Any]) -> Plan:
         np.zeros(count),
         np.zeros(count),
         float(record["seconds"]),
-        tuple(record["guides"]),
+        tuple(map(str, record["guides"])),
     )
 
 

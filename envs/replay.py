@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from diffplan.planner.guides import Spot
 
 from .records import plan_of, read_json
 from .render import plan_frames, plan_picture, rollout_frames
 from .rollouts import DRAW_EVERY, plan_lookup
 from .tasks import find_task
 from .video import save_picture, save_video
+from .wishes import marks_in
 
 
 def draw_record(file: Path, output: Path) -> None:
@@ -25,16 +29,21 @@ def draw_record(file: Path, output: Path) -> None:
         np.array(record["start"], dtype=float)[task.spec.position_indices],
         np.array(record["goal"], dtype=float),
     )
+    looks: dict[str, Any] = {
+        "goal": goal if goal.size else None,
+        "marks": (*marks_in(plan.guides), *(Spot(p[0], p[1]) for p in record.get("vias") or ())),
+        "title": " + ".join(plan.guides),
+    }
     if output.suffix == ".png":
-        save_picture(output, plan_picture(task, plan, start=start, goal=goal))
+        save_picture(output, plan_picture(task, plan, start=start, **looks))
     elif "states" in record:
         try:
             states = np.array(record["states"], dtype=float)
             paths = [np.array(p, dtype=float) for p in record["plan_paths"]]
             lookup = plan_lookup([int(s) for s in record["plan_steps"]], paths)
-            frames = list(rollout_frames(task, states, lookup, goal=goal, every=DRAW_EVERY))
+            frames = list(rollout_frames(task, states, lookup, every=DRAW_EVERY, **looks))
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise ValueError(f"{str(file)!r} is no rollout of diffplan: {error}") from error
         save_video(output, frames, fps=round(1 / (DRAW_EVERY * task.spec.dt_seconds)))
     else:
-        save_video(output, plan_frames(task, plan, start=start, goal=goal), fps=20)
+        save_video(output, plan_frames(task, plan, start=start, **looks), fps=20)

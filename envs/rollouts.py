@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffplan.planner.execution import Executor, Rollout
-from diffplan.planner.guides import Guide, parse_guides
+from diffplan.planner.guides import Guide
 from diffplan.planner.pipeline import TrajectoryPlanner
 
 from .control import controller_for, tempo_for
 from .records import rollout_record, write_json
-from .requests import avoiding, feasible_for, parse_disc
 from .runs import exact_command, versions
 from .simulators import Simulators
 from .tasks import Task
+from .wishes import feasible_for, marks_of, parse_wishes
 
 DRAW_EVERY = 4  # environment steps
 LINGER = 60  # steps that are shown after the goal was reached
@@ -35,8 +35,8 @@ class Ride:
     task: Task
     goal: tuple[float, ...] | None = None
     start: tuple[float, ...] | None = None
-    discs: tuple[tuple[float, float, float], ...] = ()
     guide: Guide | None = None
+    pin_goal: bool = True
     seed: int = 0
     replan_every: int = 20
     controller: str = "auto"
@@ -46,27 +46,29 @@ class Ride:
     def parse(
         cls,
         task: Task,
+        planner: TrajectoryPlanner,
         *,
-        goal: str | None,
-        start: str | None,
-        avoid: Sequence[str],
-        guides: Sequence[str],
-        seed: int,
-        replan_every: int | None,
-        controller: str,
-        pictures: bool,
+        goal: str | None = None,
+        start: str | None = None,
+        avoid: Sequence[str] = (),
+        guides: Sequence[str] = (),
+        pin_goal: bool = True,
+        seed: int = 0,
+        replan_every: int | None = None,
+        controller: str = "auto",
+        pictures: bool = False,
     ) -> Ride:
         """From the command line's words; errors as for `requests.Request.parse`."""
         target = None if goal is None else task.parse_point(goal, "goal")
         place = None if start is None else task.parse_point(start, "start")
-        discs = tuple(parse_disc(a, keep=[p for p in (target, place) if p]) for a in avoid)
+        guide = parse_wishes(task, planner, avoid=avoid, guides=guides, keep=[p for p in (target, place) if p])
         controller_for(task, controller)
         return cls(
             task,
             target,
             place,
-            discs,
-            avoiding(discs, parse_guides(guides)),
+            guide,
+            pin_goal,
             seed,
             replan_every or task.replan_every,
             controller,
@@ -97,7 +99,8 @@ def execute(planner: TrajectoryPlanner, ride: Ride, **options: Any) -> Iterator[
             tempo=tempo_for(task, controller),
             replan_every=ride.replan_every,
             guide=ride.guide,
-            feasible=feasible_for(task, ride.discs),
+            pin_goal=ride.pin_goal,
+            feasible=feasible_for(task, ride.guide),
             **options,
         )
         for moment in executor.moments(steps=task.episode_steps, seeds=[ride.seed]):
@@ -132,29 +135,42 @@ def describe(ride: Ride, result: Result) -> str:
     )
 
 
-def save(ride: Ride, result: Result, path: Path) -> None:
-    """Write the episode as .json, .gif or .mp4."""
+def save(ride: Ride, result: Result, path: Path, *, unguided: Result | None = None) -> None:
+    """Write the episode as .json, .gif or .mp4; there beside the one without the guide, if that is given."""
     if path.suffix == ".json":
         write_json(
             path,
             rollout_record(ride.task, result.rollout, seed=ride.seed, versions=versions(), command=exact_command()),
         )
         return
-    from .render import rollout_frames
+    from .render import colour_top, frames_side_by_side
     from .video import save_video
 
-    rollout = result.rollout
-    paths = [p.path() for p in rollout.plans]
-    frames = rollout_frames(
+    shared: dict[str, Any] = {}
+    if unguided is not None:
+        states = [r.rollout.states for r in (result, unguided)]
+        shared["scale_to"] = max(colour_top(ride.task, s, marks_of(ride.guide)) for s in states)
+    frames = _frames(ride, result, **shared)
+    if unguided is not None:
+        frames = frames_side_by_side(_frames(ride, unguided, title="unguided", **shared), frames)
+    save_video(path, frames, fps=round(1 / (DRAW_EVERY * ride.task.spec.dt_seconds)))
+
+
+def _frames(ride: Ride, result: Result, *, title: str | None = None, **looks: Any) -> Iterator[NDArray[np.uint8]]:
+    from .render import rollout_frames
+
+    rollout, words = result.rollout, () if ride.guide is None else ride.guide.describe()
+    return rollout_frames(
         ride.task,
         rollout.states,
-        plan_lookup(rollout.plan_steps, paths),
+        plan_lookup(rollout.plan_steps, [p.path() for p in rollout.plans]),
         goal=rollout.goal,
         frames=list(result.pictures) or None,
         every=DRAW_EVERY,
-        discs=ride.discs,
+        marks=marks_of(ride.guide),
+        title=" + ".join(words) if title is None else title,
+        **looks,
     )
-    save_video(path, frames, fps=round(1 / (DRAW_EVERY * ride.task.spec.dt_seconds)))
 
 
 def plan_lookup(plan_steps: Sequence[int], paths: Sequence[NDArray[Any]]) -> Any:

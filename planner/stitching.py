@@ -61,7 +61,7 @@ def stitch(
     observations: slice,
     legs: int,
 ) -> list[Plan]:
-    """Plans of at most so many legs, best chains first; their scores are minus the doubt, a little more for each further leg.
+    """Plans of at most so many legs, best chains first; scores are minus the doubt, which a further leg makes dearer.
 
     Args:
         plan_many: of one leg each.

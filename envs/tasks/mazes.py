@@ -19,7 +19,7 @@ from diffplan.planner.plan import Plan
 from diffplan.planner.spec import TrajectorySpec
 
 from ..collect import Routes
-from ..maze import D_GAIN, MAZES, P_GAIN, Cell, MazeMap
+from ..maze import BALL_RADIUS, D_GAIN, MAZES, P_GAIN, Cell, MazeMap
 from .task import Array, Task, numbers
 
 
@@ -187,6 +187,7 @@ def maze_tasks() -> dict[str, Task]:
                 goal_cell=goal_cell,
                 score_range=score,
                 gymnasium_id=f"PointMaze_{title}-v3",
+                agent_radius=BALL_RADIUS,
             )
     for name in ("maze2d-umaze", "multi2d-umaze"):
         for kind in _other_data(made[name]):

@@ -41,6 +41,7 @@ class Task:
         tempo: how much faster than planned a tracked plan is followed (see `planner.execution.Executor`).
         sampling: defaults of `planner.options.Sampling`.
         collect_steps: size of the dataset that `collect` makes.
+        agent_radius: of the agent in the plane, in position units: what it touches.
         discount: of rewards per environment step, in the returns that the return model predicts.
     """
 
@@ -58,6 +59,7 @@ class Task:
     tempo: float = 1.0
     sampling: dict[str, Any] = field(default_factory=dict)
     collect_steps: int = 1_000_000
+    agent_radius: float = 0.0
     discount: float = 0.99
 
     def environment(self, *, render_mode: str | None = None) -> Any:

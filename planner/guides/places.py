@@ -27,11 +27,17 @@ SHARPNESS = 8.0  # of the soft minimum over a path, per square metre
 
 
 def avoid(
-    x: float, y: float, radius: float | None = None, width: float | None = None, height: float | None = None
+    x: float,
+    y: float,
+    radius: float | None = None,
+    width: float | None = None,
+    height: float | None = None,
+    margin: float = 0.0,
 ) -> Guide:
     """Keep out of a disc, or of a box with its sides along the axes.
 
-    The cost is the squared depth over the squared radius (of a box: half its smaller side), summed over tokens.
+    The cost is the squared depth over the squared radius (of a box: half its smaller side), summed over tokens; it is
+    the agent's centre that keeps out.
 
     Args:
         x: centre in metres.
@@ -39,8 +45,9 @@ def avoid(
         radius: metres, of a disc.
         width: metres along x, of a box.
         height: metres along y, of a box.
+        margin: metres to keep beyond its edge, such as the agent's radius; 0 if left out.
 
-    Example: `avoid:x=1,y=0,radius=0.4@5`
+    Example: `avoid:x=1,y=0,radius=0.3,margin=0.15@100`
     """
     place: Disc | Box
     if radius is not None and width is None and height is None:
@@ -51,13 +58,16 @@ def avoid(
         raise ValueError("avoid takes radius, or width and height")
     for name, size in sizes.items():
         _positive("avoid", name, size)
-    depth = min(sizes.values()) / (1 if isinstance(place, Disc) else 2)
+    if not margin >= 0:
+        raise ValueError(f"avoid: margin={margin:g} must not be negative")
+    depth = min(sizes.values()) / (1 if isinstance(place, Disc) else 2) + margin
 
     def cost(spec: TrajectorySpec, path: Tensor) -> Tensor:
-        inside = F.relu(-place.clearance(way(spec, path)))
+        inside = F.relu(margin - place.clearance(way(spec, path)))
         return inside.square().sum(-1) / (POINTS_PER_TOKEN * depth**2)
 
-    words = ",".join(f"{name}={value:g}" for name, value in {"x": x, "y": y, **sizes}.items())
+    extra = {"margin": margin} if margin else {}
+    words = ",".join(f"{name}={value:g}" for name, value in {"x": x, "y": y, **sizes, **extra}.items())
     return Guide.of(cost, f"avoid:{words}", mark=place)
 
 
