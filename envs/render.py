@@ -9,14 +9,17 @@ Shape letters: K candidates, H tokens, T steps, O observations, P positions, D c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from diffplan.planner.guides.marks import Mark
 from diffplan.planner.plan import Plan
 
 from .colours import AHEAD, GREY
-from .scene import PICTURE_SCALE, Array, Points, Scene
+from .scene import PICTURE_SCALE, Scene
+from .shades import Array, shades_for
 from .tasks import Task
 from .video import Picture
 
@@ -29,27 +32,31 @@ def plan_picture(
     *,
     start: ArrayLike | None,
     goal: ArrayLike | None,
-    discs: Points = (),
-    vias: Points = (),
+    marks: Sequence[Mark] = (),
     title: str = "",
+    tempo: float = 1.0,
+    scale_to: float | None = None,
 ) -> Picture:
-    """The chosen plan until it arrives, coloured by time in seconds, over its rival candidates.
+    """The chosen plan until it arrives, coloured by time in seconds or by speed, over its rival candidates.
 
     Args:
         task: what was planned.
         plan: candidate 0 is the chosen one.
         start: (P,) position or (O,) observation.
         goal: (P,) position.
-        discs: (x, y, radius) each, in position units: places that the plan was asked to avoid.
-        vias: (x, y) each, in position units: places that it was asked to pass.
-        title: a few words.
+        marks: what guides asked for; with a speed limit among them the colour tells the speed.
+        title: a few words; cut short, with an ellipsis, where they do not fit.
+        tempo: how much faster than planned the plan is followed: speeds are those of the execution.
+        scale_to: the upper end of the colours, in seconds or in units per second; None takes `colour_top`.
 
     Returns:
         (h, w, 3), twice the size of a frame.
     """
-    scene, observations, seconds = _plan_scene(task, plan, discs, vias, goal, title, scale=PICTURE_SCALE)
+    scene, observations, seconds = _plan_scene(
+        task, plan, marks, goal, title, tempo=tempo, scale_to=scale_to, scale=PICTURE_SCALE
+    )
     scene.draw_trail(scene.trail(), observations, seconds)
-    scene.marks(start, goal, vias)
+    scene.landmarks(start, goal)
     return scene.shot()
 
 
@@ -59,16 +66,17 @@ def plan_frames(
     *,
     start: ArrayLike | None,
     goal: ArrayLike | None,
-    discs: Points = (),
-    vias: Points = (),
+    marks: Sequence[Mark] = (),
     title: str = "",
+    tempo: float = 1.0,
+    scale_to: float | None = None,
     count: int = 40,
 ) -> Iterator[Picture]:
     """`plan_picture` as a film of `count` frames (h, w, 3): a ball runs along the plan; the last frame is held."""
-    scene, observations, seconds = _plan_scene(task, plan, discs, vias, goal, title)
+    scene, observations, seconds = _plan_scene(task, plan, marks, goal, title, tempo=tempo, scale_to=scale_to)
     scene.draw_strokes(scene.strokes(AHEAD, width=2.2), [(observations, seconds)])
     trail, label = scene.trail(), scene.label()
-    scene.marks(start, goal, vias)
+    scene.landmarks(start, goal)
     ball = scene.ball()
     for last in np.linspace(0, len(seconds) - 1, count).round().astype(int):
         scene.draw_trail(trail, observations[: last + 1], seconds[: last + 1])
@@ -85,8 +93,7 @@ def film_frames(
     *,
     start: ArrayLike | None,
     goal: ArrayLike | None,
-    discs: Points = (),
-    vias: Points = (),
+    marks: Sequence[Mark] = (),
     title: str = "",
     between: int | None = None,
 ) -> Iterator[Picture]:
@@ -95,7 +102,7 @@ def film_frames(
     Args:
         task: what was planned.
         film: n + 1 arrays (K, H, D) in environment units, from noise to plan.
-        start, goal, discs, vias, title: as in `plan_picture`.
+        start, goal, marks, title: as in `plan_picture`.
         between: frames blended in from each step to the next, so that the eye can follow (the label counts true
             steps); None makes about 24 frames in all.
 
@@ -110,10 +117,10 @@ def film_frames(
     under_way = np.flatnonzero((final[..., spec.arrived] < 0).any(axis=0))  # the tokens before the last arrival
     end = seconds[min(under_way[-1] + 1, len(seconds) - 1)] if len(under_way) else seconds[-1]
     seen = steps[-1].reshape(-1, steps[-1].shape[-1])
-    scene = Scene(task, seen, end, title=title, discs=discs, goal=goal, vias=vias)
+    scene = Scene(task, seen, end, title=title, marks=marks, goal=goal)
     between = max(0, 24 // max(len(steps) - 1, 1) - 1) if between is None else between
     strokes, cloud, label = scene.strokes(GREY, width=0.8), scene.cloud(), scene.label()
-    scene.marks(start, goal, vias)
+    scene.landmarks(start, goal)
     for i, step in enumerate(steps):
         before = steps[max(i - 1, 0)]
         for u in np.linspace(0, 1, between + 2)[1:] if i else (1.0,):
@@ -143,10 +150,11 @@ def rollout_frames(
     frames: Iterable[Picture] | None = None,
     every: int | None = None,
     rewards: ArrayLike | None = None,
-    discs: Points = (),
+    marks: Sequence[Mark] = (),
     title: str = "",
+    scale_to: float | None = None,
 ) -> Iterator[Picture]:
-    """An executed episode: the way so far coloured by time in seconds, the plan in force, the agent as a ball.
+    """An executed episode: the way so far coloured by time in seconds or by speed, the plan in force, a ball.
 
     Args:
         task: what was executed.
@@ -156,16 +164,17 @@ def rollout_frames(
         frames: the simulator's pictures (h, w, 3) to stand beside, one for each of `drawn_steps(T, every)`.
         every: steps from one frame to the next; about 60 frames by default.
         rewards: (T,), summed in the label; without them the steps at the goal are counted.
-        discs, title: as in `plan_picture`.
+        marks, title, scale_to: as in `plan_picture`.
 
     Raises:
         ValueError: there are fewer simulator pictures than drawn steps.
     """
     states = np.asarray(states, dtype=float)
     seconds = np.arange(len(states)) * task.spec.dt_seconds
-    scene = Scene(task, states, seconds[-1], title=title, discs=discs, goal=goal)
+    shades = shades_for(task, states, seconds, marks, scale_to=scale_to)
+    scene = Scene(task, states, seconds[-1], title=title, shades=shades, marks=marks, goal=goal)
     ahead, trail, label = scene.strokes(GREY, width=2.0), scene.trail(), scene.label()
-    scene.marks(states[0], goal)
+    scene.landmarks(states[0], goal)
     ball = scene.ball()
     tell = _progress(task, states, goal, rewards)
     steps, beside = drawn_steps(len(states) - 1, every), None if frames is None else iter(frames)
@@ -186,13 +195,59 @@ def rollout_frames(
     yield from [frame] * HELD_FRAMES
 
 
+def colour_top(task: Task, plan_or_states: Plan | ArrayLike, marks: Sequence[Mark], tempo: float = 1.0) -> float:
+    """The upper end of the colours of a plan or of executed states (T + 1, O), in seconds or in units per second.
+
+    Two pictures share one scale where both take the larger end as `scale_to`. `tempo` is as in `plan_picture`; states
+    are what was executed, whatever the tempo.
+    """
+    if isinstance(plan_or_states, Plan):
+        return shades_for(task, *_path(plan_or_states, 0), marks, tempo=tempo).top
+    states = np.asarray(plan_or_states, dtype=float)
+    return shades_for(task, states, np.arange(len(states)) * task.spec.dt_seconds, marks).top
+
+
+def side_by_side(left: Picture, right: Picture) -> Picture:
+    """Two pictures (h, w, 3) on one white page, both at its top."""
+    height, width = max(len(left), len(right)), left.shape[1] + right.shape[1]
+    page = np.full((height + height % 2, width + width % 2, 3), 255, np.uint8)
+    page[: len(left), : left.shape[1]] = left
+    page[: len(right), left.shape[1] : width] = right
+    return page
+
+
+def frames_side_by_side(left: Iterable[Picture], right: Iterable[Picture]) -> Iterator[Picture]:
+    """Two films as one, frame by frame; the shorter holds its last frame until the longer ends.
+
+    Raises:
+        ValueError: a film has no frames.
+    """
+    left, right = iter(left), iter(right)
+    one, two = next(left, None), next(right, None)
+    if one is None or two is None:
+        raise ValueError(f"the {'left' if one is None else 'right'} film is empty: give at least one frame")
+    yield side_by_side(one, two)
+    for a, b in zip_longest(left, right):
+        one, two = one if a is None else a, two if b is None else b
+        yield side_by_side(one, two)
+
+
 def _plan_scene(
-    task: Task, plan: Plan, discs: Points, vias: Points, goal: ArrayLike | None, title: str, *, scale: int = 1
+    task: Task,
+    plan: Plan,
+    marks: Sequence[Mark],
+    goal: ArrayLike | None,
+    title: str,
+    *,
+    tempo: float,
+    scale_to: float | None,
+    scale: int = 1,
 ) -> tuple[Scene, Array, Array]:
     """A scene with all candidates in grey, and the chosen plan: observations (n, O) at times (n,) in seconds."""
     paths = [_path(plan, k) for k in range(len(plan.trajectories))]
     seen = np.concatenate([path for path, _ in paths])
-    scene = Scene(task, seen, paths[0][1][-1], title=title, discs=discs, goal=goal, vias=vias, scale=scale)
+    shades = shades_for(task, *paths[0], marks, tempo=tempo, scale_to=scale_to)
+    scene = Scene(task, seen, paths[0][1][-1], title=title, shades=shades, marks=marks, goal=goal, scale=scale)
     scene.draw_strokes(scene.strokes(GREY, width=0.8), paths[1:])
     return scene, *paths[0]
 

@@ -12,21 +12,23 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from .colours import AGENT, AVOID, FREE, GOAL, INK, START, TIME_COLOURS, VIA, WALL
+from diffplan.planner.guides.marks import Mark, Spot
+
+from .colours import AGENT, FREE, GOAL, INK, START, VIA, WALL
+from .lettering import shorten, shrink
 from .maze import BALL_RADIUS
+from .outlines import corners, patch_of
+from .shades import Array, Shades
 from .tasks import Task
 from .video import Picture
 
-Array = NDArray[np.floating[Any]]
-Points = Sequence[Sequence[float]]
 Layer = list[Any]  # one matplotlib artist per panel
 
 DPI, PICTURE_SCALE = 100, 2
@@ -39,7 +41,12 @@ class Scene:
     Args:
         task: its maze, or else what is `seen`, decides the limits.
         seen: (n, O) observations that the panels must show.
-        seconds: the end of the time colours.
+        seconds: the end of the time.
+        title: a few words; cut short, with an ellipsis, where they do not fit.
+        shades: what the trail's colour tells; None for the time.
+        marks: what guides asked for, seen from above: discs and boxes in red, spots among the `landmarks`.
+        goal: (P,), to be in view.
+        scale: pixels per pixel of a frame.
     """
 
     def __init__(
@@ -49,29 +56,28 @@ class Scene:
         seconds: float,
         *,
         title: str,
-        discs: Points = (),
+        shades: Shades | None = None,
+        marks: Sequence[Mark] = (),
         goal: ArrayLike | None = None,
-        vias: Points = (),
         scale: int = 1,
     ) -> None:
-        self.task, self.end = task, max(float(seconds), 1e-9)
-        self.norm = Normalize(0, self.end)
+        self.task, self.marks = task, marks
+        self.shades = shades or Shades(max(float(seconds), 1e-9))
         self.position = task.spec.position_indices
         self.maze = getattr(task, "maze", None)
         self.above = len(self.position) == 2
         self._drawn_over: list[Any] = []
         self._page: Any = None
         if self.above:
-            corners = [(x + s * radius, y + s * radius) for x, y, radius in discs for s in (-1, 1)]
-            marked: list[ArrayLike] = [seen[:, self.position], *vias, *corners]
+            marked: list[ArrayLike] = [seen[:, self.position], *map(corners, marks)]
             marked += [] if goal is None else [goal]
             self.panels = [self._view_from_above(np.concatenate([np.reshape(m, (-1, 2)) for m in marked]), scale)]
-            for x, y, radius in discs:
-                disc = Circle((x, y), radius, facecolor=AVOID + "38", edgecolor=AVOID, linewidth=1.2)
-                self.panels[0].add_patch(disc)
+            for patch in filter(None, map(patch_of, marks)):
+                self.panels[0].add_patch(patch)
         else:
-            self.panels = self._views_over_time(seen, goal, scale)
-        self._write(title, EDGE, self.height - TITLE / 2, fontsize=10.5)
+            self.panels = self._views_over_time(seen, max(float(seconds), self.shades.top), goal, scale)
+        headline = self._write(title, EDGE, self.height - TITLE / 2, fontsize=10.5, parse_math=False)
+        shorten(headline, (self.width - 2 * EDGE) * scale)
 
     def _new_figure(self, width: float, height: float, scale: int) -> None:
         self.width, self.height = (int(np.ceil(v / 2)) * 2 for v in (width, height))
@@ -127,15 +133,23 @@ class Scene:
         return axes
 
     def _colour_bar(self, left: float, bottom: float, height: float) -> None:
-        bar = self._axes(left, bottom + 0.25 * height, 7, 0.5 * height)
-        shades, end = np.linspace(1, 0, 256)[:, None], self.end
-        bar.imshow(shades, extent=(0, 1, 0, end), cmap=TIME_COLOURS, aspect="auto")
+        """The shades with their unit; a limit is a line through them."""
+        bar, shades = self._axes(left, bottom + 0.25 * height, 7, 0.5 * height), self.shades
+        bar.imshow(np.linspace(1, 0, 256)[:, None], extent=(0, 1, 0, shades.top), cmap=shades.colours, aspect="auto")
         bar.yaxis.tick_right()
-        bar.yaxis.set_major_locator(MaxNLocator(4))
-        bar.set(xticks=[], ylim=(0, end))
-        bar.set_title("s", fontsize=8, color=INK, pad=4)
+        ticks = np.asarray(MaxNLocator(4).tick_values(0, shades.top))
+        ticks = ticks[(ticks >= 0) & (ticks <= shades.top)]
+        bar.set(xticks=[], xlim=(0, 1), ylim=(0, shades.top), autoscale_on=False)
+        bar.set_title(shades.unit, fontsize=8, color=INK, pad=4)
+        if shades.limit is not None and shades.limit <= shades.top:
+            ticks = ticks[np.abs(ticks - shades.limit) > 0.06 * shades.top]  # its own label needs the room
+            bar.plot([-0.4, 1.4], [shades.limit] * 2, color=INK, linewidth=1.6, solid_capstyle="butt", clip_on=False)
+            look: Any = {"fontsize": 7.5, "weight": "bold", "color": INK, "va": "center_baseline"}
+            words = bar.text(1.7, shades.limit, f"≤{shades.limit:.3g}", **look)
+            shrink(words, self.figure.bbox.width * (1 - 2 / self.width) - words.get_window_extent().x0)
+        bar.set_yticks(ticks)
 
-    def _views_over_time(self, seen: Array, goal: ArrayLike | None, scale: int) -> list[Axes]:
+    def _views_over_time(self, seen: Array, end: float, goal: ArrayLike | None, scale: int) -> list[Axes]:
         """A panel per observation against time in seconds, three to a row; goals as golden lines."""
         names, wide, tall, gap = self.task.spec.observation_names, 190, 88, 42
         columns = min(3, len(names))
@@ -149,7 +163,7 @@ class Scene:
             axes = self._axes(left, bottom, wide, tall)
             low, high = seen[:, i].min(), seen[:, i].max()
             margin = 0.12 * max(high - low, 1e-6)
-            axes.set(xlim=(0, self.end), ylim=(low - margin, high + margin))
+            axes.set(xlim=(0, end), ylim=(low - margin, high + margin))
             axes.set_title(name, fontsize=8, color=INK, loc="left", pad=3)
             axes.xaxis.set_major_locator(MaxNLocator(4))
             axes.yaxis.set_major_locator(MaxNLocator(3))
@@ -166,13 +180,10 @@ class Scene:
         return [np.stack([time, observations[..., i]], axis=-1) for i in range(len(self.panels))]
 
     def trail(self) -> Layer:
-        """A layer for one path that takes its colour from time."""
-        width = 3.4 if self.above else 2.0
+        """A layer for one path that takes its colour from the shades."""
+        look: Any = {"cmap": self.shades.colours, "norm": self.shades.norm, "linewidths": 3.4 if self.above else 2.0}
         return self._layer(
-            lambda axes: axes.add_collection(
-                LineCollection([], cmap=TIME_COLOURS, norm=self.norm, linewidths=width, capstyle="round", snap=False),
-                autolim=False,
-            )
+            lambda axes: axes.add_collection(LineCollection([], capstyle="round", snap=False, **look), autolim=False)
         )
 
     def strokes(self, colour: str, *, width: float) -> Layer:
@@ -184,10 +195,9 @@ class Scene:
         )
 
     def cloud(self) -> Layer:
-        """A layer for points that take their colour from time."""
-        return self._layer(
-            lambda axes: axes.scatter([], [], s=15, c=[], cmap=TIME_COLOURS, norm=self.norm, linewidths=0)
-        )
+        """A layer for points that take their colour from the shades."""
+        cmap, norm = self.shades.colours, self.shades.norm
+        return self._layer(lambda axes: axes.scatter([], [], s=15, c=[], cmap=cmap, norm=norm, linewidths=0))
 
     def ball(self) -> Layer:
         """A layer for the agent, drawn at least large enough to be seen."""
@@ -200,13 +210,14 @@ class Scene:
         self._drawn_over.append(text)
         return text
 
-    def marks(self, start: ArrayLike | None, goal: ArrayLike | None, vias: Points = ()) -> None:
-        """A circle at the start, (P,) or (O,), a star at the goal (P,), diamonds at the vias; seen from above only."""
+    def landmarks(self, start: ArrayLike | None, goal: ArrayLike | None) -> None:
+        """A circle at the start, (P,) or (O,), a star at the goal (P,), diamonds at spots; seen from above only."""
         if not self.above:
             return
         here = np.ravel([] if start is None else np.asarray(start, dtype=float))
         here = here[self.position] if len(here) == len(self.task.spec.observation_names) else here
-        for points, look in ((vias, ("D", 8.0, VIA)), (here, ("o", 11.0, START)), (goal, ("*", 19.0, GOAL))):
+        spots = [(mark.x, mark.y) for mark in self.marks if isinstance(mark, Spot)]
+        for points, look in ((spots, ("D", 8.0, VIA)), (here, ("o", 11.0, START)), (goal, ("*", 19.0, GOAL))):
             if points is not None and np.size(points):
                 dots = self._dots(*look)
                 dots[0].set_data(*np.reshape(points, (-1, 2)).T)
@@ -228,9 +239,10 @@ class Scene:
 
     def draw_trail(self, layer: Layer, observations: Array, seconds: Array) -> None:
         """One path, observations (n, O) at times (n,)."""
+        values = self.shades.values(observations, seconds)
         for artist, points in zip(layer, self.points(observations, seconds), strict=True):
             artist.set_segments(np.stack([points[:-1], points[1:]], axis=1))
-            artist.set_array((seconds[:-1] + seconds[1:]) / 2)
+            artist.set_array((values[:-1] + values[1:]) / 2)
 
     def draw_strokes(self, layer: Layer, paths: Iterable[tuple[Array, Array]], *, alpha: float = 1.0) -> None:
         """Any number of paths, observations (n, O) and times (n,) each."""

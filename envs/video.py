@@ -19,12 +19,12 @@ from PIL import Image
 
 from diffplan.planner.files import whole_file
 
-from .colours import AGENT, AHEAD, FREE, GOAL, GREY, INK, START, TIME_COLOURS, VIA, WALL
+from .colours import AGENT, AHEAD, AVOID, FREE, GOAL, GREY, INK, SPEED_COLOURS, START, TIME_COLOURS, VIA, WALL
 
 Picture = NDArray[np.uint8]
 File = str | os.PathLike[str]
 
-GIF_COLOURS = 160  # of 256: fewer make smaller files
+GIF_COLOURS = 196  # of 256: fewer make smaller files
 
 
 def check_output(path: File, allowed: Sequence[str] = (".png", ".gif", ".mp4", ".json")) -> Path:
@@ -74,8 +74,9 @@ def _write_gif(path: Path, frames: Iterable[Picture], fps: float) -> None:
     if not pictures:
         raise ValueError(f"no frames to write to {path.suffix}")
     some = [pictures[i] for i in np.unique(np.linspace(0, len(pictures) - 1, 6).astype(int))]
-    named = ("white", WALL, FREE, INK, GREY, AHEAD, GOAL, START, AGENT, VIA)  # exact, however few their pixels
-    ours = np.round(255 * np.array([*map(to_rgb, named), *TIME_COLOURS(np.linspace(0, 1, 36))[:, :3]])).astype(int)
+    named = ("white", WALL, FREE, INK, GREY, AHEAD, GOAL, START, AGENT, VIA, AVOID)  # exact, however few their pixels
+    shades = [colours(np.linspace(0, 1, 36))[:, :3] for colours in (TIME_COLOURS, SPEED_COLOURS)]
+    ours = np.round(255 * np.concatenate([np.array([*map(to_rgb, named)]), *shades])).astype(int)
     sample = Image.fromarray(np.concatenate([np.asarray(p) for p in some])).quantize(GIF_COLOURS - len(ours))
     found = np.reshape(sample.getpalette() or [], (-1, 3))
     near = (np.abs(found[:, None] - ours).max(axis=-1) <= 8).any(axis=1)  # Pillow's coarse look-up mixes them up

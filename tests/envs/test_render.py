@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from matplotlib.colors import to_rgb
 from diffplan.envs import colours, render, scene, video
 from diffplan.envs.maze import MAZES
 from diffplan.envs.tasks import Task, find_task
+from diffplan.planner.guides.marks import Box, Disc, Mark, SpeedLimit, Spot
 from diffplan.planner.plan import Plan
 from diffplan.planner.spec import TrajectorySpec
 
@@ -128,22 +130,272 @@ def test_walls_are_dark_and_free_cells_light_where_the_maze_says_so(size: str) -
             assert close_to(pixel, colours.WALL if wall else colours.FREE).all(), (row, column)
 
 
+def pixel_of(drawn: scene.Scene, point: Any) -> np.ndarray:
+    """Row and column of a point (2,) in a scene's picture."""
+    x, y = drawn.panels[0].transData.transform(point)
+    return np.array([drawn.figure.bbox.height - y, x]).astype(int)
+
+
+def umaze_pixel(point: Any) -> np.ndarray:
+    return pixel_of(scene.Scene(find_task("maze2d-umaze"), np.zeros((1, 4)), 1.0, title="", scale=2), point)
+
+
+def reddened(picture: np.ndarray) -> np.ndarray:
+    """(h, w) true where translucent red lies on a light page."""
+    red, green, blue = np.moveaxis(picture.astype(int), -1, 0)
+    return (red > green + 25) & (red > blue + 15) & (green > 150)
+
+
 def test_marks_stand_where_they_should() -> None:
     task = find_task("maze2d-umaze")
     start, goal = task.maze.center((3, 1)), task.maze.center((1, 1))  # type: ignore[attr-defined]
-    via, disc = task.maze.center((2, 3)), (0.9, -0.9, 0.3)  # type: ignore[attr-defined]
-    picture = render.plan_picture(task, make_plan(task), start=[*start, 0, 0], goal=goal, vias=[via], discs=[disc])
-    to_pixel = scene.Scene(task, np.zeros((1, 4)), 1.0, title="", scale=2).panels[0].transData
+    via = task.maze.center((2, 3))  # type: ignore[attr-defined]
+    marks = [Spot(*via), Disc(0.9, -0.9, 0.3)]
+    picture = render.plan_picture(task, make_plan(task), start=[*start, 0, 0], goal=goal, marks=marks)
     for point, colour in ((start, colours.START), (goal, colours.GOAL), (via, colours.VIA)):
         where = np.argwhere(close_to(picture, colour))
-        x, y = to_pixel.transform(point)
         assert len(where) > 50
-        assert np.abs(np.median(where, axis=0) - [len(picture) - y, x]).max() < 6
-    x, y = to_pixel.transform(disc[:2])
-    red, green, blue = (int(v) for v in picture[len(picture) - int(y), int(x)])
-    assert red > green + 25
-    assert red > blue + 15
-    assert green > 150  # the page shows through
+        assert np.abs(np.median(where, axis=0) - umaze_pixel(point)).max() < 6
+    assert reddened(picture)[tuple(umaze_pixel((0.9, -0.9)))]  # the page shows through
+    assert not reddened(picture)[tuple(umaze_pixel((0.9, -0.5)))]
+
+
+@pytest.mark.parametrize("mark", [Box(0.2, 1.05, 0.6, 0.5), Disc(0.2, 1.05, 0.25)])
+def test_places_are_red_inside_and_nowhere_else(mark: Box | Disc) -> None:
+    task = find_task("maze2d-umaze")
+    start, goal = task.maze.center((3, 1)), task.maze.center((3, 3))  # type: ignore[attr-defined]
+    plan = make_plan(task, candidates=1)
+    path = plan.trajectories[:, :, plan.spec.position_columns]
+    plan.trajectories[:, :, plan.spec.position_columns] = path * [1, -1]  # along the other corridor
+    looks: dict[str, Any] = {"start": start, "goal": goal}
+    picture = render.plan_picture(task, plan, **looks, marks=[mark])
+    changed = (picture != render.plan_picture(task, plan, **looks)).any(axis=-1)
+    wide, tall = (mark.width, mark.height) if isinstance(mark, Box) else (2 * mark.radius, 2 * mark.radius)
+    top, left = umaze_pixel((mark.x - wide / 2, mark.y + tall / 2))
+    bottom, right = umaze_pixel((mark.x + wide / 2, mark.y - tall / 2))
+    rows, columns = np.nonzero(changed)
+    assert np.abs([rows.min() - top, rows.max() - bottom, columns.min() - left, columns.max() - right]).max() <= 3
+    assert close_to(picture, colours.AVOID, 12).sum() > 2 * (bottom - top)  # an edge
+    y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
+    if isinstance(mark, Box):
+        inside = (y > top + 3) & (y < bottom - 3) & (x > left + 3) & (x < right - 3)
+    else:
+        middle, radius = umaze_pixel((mark.x, mark.y)), (right - left) / 2
+        inside = np.hypot(y - middle[0], x - middle[1]) < radius - 3
+        assert not changed[np.hypot(y - middle[0], x - middle[1]) > radius + 3].any()
+    assert reddened(picture)[inside].all()
+    assert changed[inside].all()
+
+
+def test_the_view_holds_every_mark() -> None:
+    task = make_task("open")
+    marks = [Box(1, -2, 1, 3), Spot(5, 0.5), Disc(-1, 3, 0.5), SpeedLimit(1.0)]
+    axes = scene.Scene(task, np.zeros((1, 4)), 1.0, title="", marks=marks, goal=[3, 1]).panels[0]
+    assert axes.get_xlim()[0] < -1.5 and axes.get_xlim()[1] > 5
+    assert axes.get_ylim()[0] < -3.5 and axes.get_ylim()[1] > 3.5
+
+
+def at_speed(task: Task, metres_per_second: float) -> Plan:
+    """One candidate, straight from the first free cell's centre to the next, that claims a constant speed along x."""
+    plan = make_plan(task, candidates=1)
+    plan.trajectories[..., plan.spec.velocity_columns] = [metres_per_second, 0.0]
+    return plan
+
+
+def path_colour(picture: np.ndarray) -> np.ndarray:
+    """Of the path of `make_plan` in its middle, in umaze, as shares of full red, green and blue."""
+    row, column = umaze_pixel((0.0, 1.0))
+    return picture[row, column] / 255
+
+
+def titles(drawn: scene.Scene) -> list[str]:
+    return [axes.get_title() for axes in drawn.figure.axes]
+
+
+def test_a_speed_limit_colours_plans_by_speed() -> None:
+    task = find_task("maze2d-umaze")
+    start, goal = ends(task)
+    looks: dict[str, Any] = {"start": start, "goal": goal}
+    limit = [SpeedLimit(2.0)]
+    tops = {0.5: 2.1, 1.5: 2.1, 4.0: 4.2}  # max(limit, fastest) * 1.05
+    for speed, top in tops.items():
+        plan = at_speed(task, speed)
+        assert render.colour_top(task, plan, limit) == pytest.approx(top)
+        picture = render.plan_picture(task, plan, **looks, marks=limit)
+        assert path_colour(picture) == pytest.approx(colours.SPEED_COLOURS(speed / top)[:3], abs=0.02)
+        *_, frame = render.plan_frames(task, plan, **looks, marks=limit, count=3)
+        middle = pixel_of(scene.Scene(task, np.zeros((1, 4)), 1.0, title=""), (0.0, 1.0))
+        assert frame[tuple(middle)] / 255 == pytest.approx(colours.SPEED_COLOURS(speed / top)[:3], abs=0.02)
+    by_time = [path_colour(render.plan_picture(task, at_speed(task, s), **looks)) for s in (0.5, 1.5)]
+    assert (by_time[0] == by_time[1]).all()  # as without a limit
+
+
+def test_speeds_are_those_of_the_execution() -> None:
+    task = find_task("maze2d-umaze")
+    start, goal = ends(task)
+    looks: dict[str, Any] = {"start": start, "goal": goal, "marks": [SpeedLimit(2.0)]}
+    slow, fast = at_speed(task, 1.0), at_speed(task, 3.0)
+    assert render.colour_top(task, slow, looks["marks"], 3.0) == pytest.approx(3.15)
+    quicker = render.plan_picture(task, slow, **looks, tempo=3.0)
+    assert path_colour(quicker) == pytest.approx(path_colour(render.plan_picture(task, fast, **looks)), abs=0.01)
+    states = slow.reference(np.arange(30)).observation
+    assert render.colour_top(task, states, looks["marks"], 3.0) == pytest.approx(2.1)  # executed: as they are
+
+
+def test_the_bar_tells_what_colours_mean() -> None:
+    task, marks = find_task("maze2d-umaze"), [SpeedLimit(3.0), SpeedLimit(1.5)]
+    plan, (_, goal) = at_speed(task, 2.0), ends(task)
+
+    def bar(marks: list[SpeedLimit]) -> tuple[Any, scene.Scene]:
+        drawn, *_ = render._plan_scene(task, plan, marks, goal, "", tempo=1.0, scale_to=None)
+        return drawn.figure.axes[-1], drawn
+
+    by_speed, drawn = bar(marks)
+    assert "m/s" in titles(drawn) and "s" not in titles(drawn)
+    assert [text.get_text() for text in by_speed.texts] == ["≤1.5"]  # of two, the lower
+    assert by_speed.lines[0].get_ydata() == pytest.approx([1.5, 1.5])
+    assert by_speed.get_ylim() == pytest.approx((0, 2.1))
+    by_time, drawn = bar([])
+    assert "s" in titles(drawn) and "m/s" not in titles(drawn)
+    assert not by_time.texts and not by_time.lines
+    assert by_time.get_ylim() == pytest.approx((0, plan.duration_seconds))
+
+
+@pytest.mark.parametrize("limit", [0.333, 1.25, 12.5, 1234.5])
+def test_the_limit_stays_on_the_page(limit: float) -> None:
+    task = find_task("maze2d-umaze")
+    start, goal = ends(task)
+    picture = render.plan_picture(task, at_speed(task, 2.0), start=start, goal=goal, marks=[SpeedLimit(limit)])
+    assert (picture[:, -2:] == 255).all()
+    assert (picture[:, -40:] != 255).any()
+
+
+def test_films_and_tasks_over_time_are_coloured_by_time() -> None:
+    limit: list[Mark] = [SpeedLimit(1.0)]
+    maze, hopper = find_task("maze2d-umaze"), make_task("hopper")
+    start, goal = ends(maze)
+    film = make_film(make_plan(maze), 1)
+    films = [list(render.film_frames(maze, film, start=start, goal=goal, marks=marks)) for marks in ([], limit)]
+    assert (films[0][-1] == films[1][-1]).all()
+    plan = make_plan(hopper)
+    pictures = [render.plan_picture(hopper, plan, start=None, goal=None, marks=marks) for marks in ([], limit)]
+    assert (pictures[0] == pictures[1]).all()
+    assert render.colour_top(hopper, plan, limit) == pytest.approx(plan.duration_seconds)
+
+
+def test_rollouts_show_spots_and_executed_speeds() -> None:
+    task = find_task("maze2d-umaze")
+    goal = task.maze.center((3, 3))  # type: ignore[attr-defined]
+    via = task.maze.center((2, 3))  # type: ignore[attr-defined]
+    states = np.stack([np.linspace(-1, 1, 101), np.ones(101), np.linspace(0, 4, 101), np.zeros(101)], axis=1)
+    marks = [Spot(*via), SpeedLimit(1.0)]
+    assert render.colour_top(task, states, marks) == pytest.approx(4.2)
+    *_, frame = render.rollout_frames(task, states, lambda s: None, goal=goal, marks=marks, every=50)
+    *_, timed = render.rollout_frames(task, states, lambda s: None, goal=goal, marks=marks[:1], every=50)
+    drawn = scene.Scene(task, states, 1.0, title="")
+    for x in (-0.5, 0.0, 0.5):
+        at = tuple(pixel_of(drawn, (x, 1.0)))
+        share = (x + 1) / 2
+        assert frame[at] / 255 == pytest.approx(colours.SPEED_COLOURS(4 * share / 4.2)[:3], abs=0.03)
+        assert timed[at] / 255 == pytest.approx(colours.TIME_COLOURS(share)[:3], abs=0.03)
+    where = np.argwhere(close_to(frame, colours.VIA))
+    assert np.abs(np.median(where, axis=0) - pixel_of(drawn, via)).max() < 4
+
+
+def test_two_pictures_share_a_scale() -> None:
+    task = find_task("maze2d-umaze")
+    start, goal = ends(task)
+    looks: dict[str, Any] = {"start": start, "goal": goal, "marks": [SpeedLimit(1.0)]}
+    plans = [at_speed(task, 2.0), at_speed(task, 4.0)]
+    top = max(render.colour_top(task, plan, looks["marks"]) for plan in plans)
+    for plan, speed in zip(plans, (2.0, 4.0), strict=True):
+        picture = render.plan_picture(task, plan, **looks, scale_to=top)
+        assert path_colour(picture) == pytest.approx(colours.SPEED_COLOURS(speed / top)[:3], abs=0.02)
+    alone = render.plan_picture(task, plans[1], **looks)
+    assert (alone == render.plan_picture(task, plans[1], **looks, scale_to=top)).all()  # its own top
+    seconds = plans[0].duration_seconds
+    assert render.colour_top(task, plans[0], []) == pytest.approx(seconds)
+    longer = render.plan_picture(task, plans[0], start=start, goal=goal, scale_to=2 * seconds)
+    assert path_colour(longer) == pytest.approx(colours.TIME_COLOURS(0.25)[:3], abs=0.03)
+    hopper = make_task("hopper")
+    plan = make_plan(hopper)
+    drawn, *_ = render._plan_scene(hopper, plan, [], None, "", tempo=1.0, scale_to=3.0)
+    assert drawn.panels[0].get_xlim() == (0, 3.0)
+    assert render.colour_top(task, np.zeros((1, 4)), []) > 0
+
+
+@pytest.mark.parametrize("wrong", [{"tempo": 0.0}, {"scale_to": -1.0}, {"scale_to": float("nan")}])
+def test_scales_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
+    task = find_task("maze2d-umaze")
+    start, goal = ends(task)
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}=.* must be positive and finite"):
+        render.plan_picture(task, make_plan(task), start=start, goal=goal, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_long_titles_end_in_an_ellipsis(name: str) -> None:
+    task = make_task(name)
+    words = " + ".join(["avoid:x=0,y=1.2,radius=0.2@100"] * 8)
+    for scale in (1, 2):
+        drawn = scene.Scene(task, np.zeros((1, len(task.spec.observation_names))), 1.0, title=words, scale=scale)
+        shown = next(text for text in drawn.figure.texts if text.get_text().startswith("avoid"))
+        assert shown.get_text().endswith("…")
+        assert words.startswith(shown.get_text()[:-1])
+        room = drawn.figure.bbox.width - 2 * scene.EDGE * scale
+        assert 0.8 * room < shown.get_window_extent().width <= room  # no shorter than it must be
+        picture = drawn.shot()
+        assert (picture[: scene.TITLE * scale // 2, -scene.EDGE * scale + 2 :] == 255).all()
+    short = scene.Scene(task, np.zeros((1, len(task.spec.observation_names))), 1.0, title="speed:max=1.5@3, $5 = $5")
+    assert "speed:max=1.5@3, $5 = $5" in [text.get_text() for text in short.figure.texts]
+
+
+def block(height: int, width: int, shade: int) -> np.ndarray:
+    return np.full((height, width, 3), shade, np.uint8)
+
+
+@pytest.mark.parametrize(("left", "right"), [((10, 20), (10, 30)), ((7, 9), (12, 4)), ((13, 5), (8, 8))])
+def test_side_by_side(left: tuple[int, int], right: tuple[int, int]) -> None:
+    page = render.side_by_side(block(*left, 10), block(*right, 20))
+    height, width = max(left[0], right[0]), left[1] + right[1]
+    assert page.shape == (height + height % 2, width + width % 2, 3)
+    assert page.dtype == np.uint8
+    assert (page[: left[0], : left[1]] == 10).all()
+    assert (page[: right[0], left[1] : width] == 20).all()
+    assert (page == 10).sum() == 3 * left[0] * left[1]
+    assert (page == 20).sum() == 3 * right[0] * right[1]
+    assert ((page == 10) | (page == 20) | (page == 255)).all()
+
+
+def test_films_side_by_side_hold_the_shorter() -> None:
+    for counts in ((3, 5), (5, 3), (4, 4), (1, 2)):
+        left, right = ([block(4, 6, 40 * k + i) for i in range(count)] for k, count in enumerate(counts))
+        both = list(render.frames_side_by_side(iter(left), right))
+        assert len(both) == max(counts)
+        for i, frame in enumerate(both):
+            assert frame[0, 0, 0] == min(i, counts[0] - 1)
+            assert frame[0, -1, 0] == 40 + min(i, counts[1] - 1)
+
+
+def test_films_side_by_side_are_lazy() -> None:
+    made = {"left": 0, "right": 0}
+
+    def endless(name: str) -> Iterator[np.ndarray]:
+        while True:
+            made[name] += 1
+            yield block(4, 4, 0)
+
+    both = render.frames_side_by_side(endless("left"), endless("right"))
+    assert made == {"left": 0, "right": 0}
+    for i in range(1, 4):
+        assert next(both).shape == (4, 8, 3)
+        assert made == {"left": i, "right": i}
+
+
+def test_empty_films_are_refused() -> None:
+    some = [block(4, 4, 0)]
+    for left, right, name in (([], some, "left"), (some, [], "right"), ([], [], "left")):
+        with pytest.raises(ValueError, match=f"the {name} film is empty"):
+            next(render.frames_side_by_side(left, right))
 
 
 def test_plan_is_drawn_until_it_arrives_and_smooth() -> None:
@@ -276,6 +528,22 @@ def test_gifs_are_small_and_keep_the_page_white(tmp_path: Path) -> None:
         assert (back[0] == 255).all()
         assert close_to(back, colours.WALL, 0).mean() > 0.2
         assert close_to(back, colours.FREE, 0).mean() > 0.2
+
+
+def test_gifs_keep_the_colours_of_speed(tmp_path: Path) -> None:
+    task = find_task("maze2d-umaze")
+    start, goal = ends(task)
+    plan = make_plan(task, candidates=8)
+    plan.trajectories[0][:, plan.spec.velocity_columns[0]] = np.linspace(0, 5, task.horizon)
+    marks = [SpeedLimit(2.0), Box(0, 0.9, 0.4, 0.4)]
+    frames = list(render.plan_frames(task, plan, start=start, goal=goal, marks=marks, count=6))
+    video.save_video(tmp_path / "a.gif", frames, fps=10)
+    back = iio.imread(tmp_path / "a.gif", index=None)
+    off = np.abs(back[5].astype(int) - frames[5]).max(axis=-1)
+    row, column = pixel_of(scene.Scene(task, np.zeros((1, 4)), 1.0, title=""), (0.0, 1.0))
+    path = off[row, column - 50 : column + 50]
+    assert path.max() <= 6
+    assert path.mean() < 3
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".mp4"])
