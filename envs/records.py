@@ -46,6 +46,7 @@ def plan_record(
         "goal": _round(goal),
         "vias": [_round(via) for via in vias],
         "arrival_steps": plan.steps,
+        "tempo": round(plan.tempo, 5),
         "observations": _round(plan.observations[0]),
         "actions": _round(plan.actions[0]),
         "candidates": _round(plan.observations),
@@ -145,7 +146,14 @@ def plan_of(record: dict[str, Any]) -> Plan:
         np.zeros(count),
         float(record["seconds"]),
         tuple(map(str, record["guides"])),
+        _tempo(record.get("tempo", 1.0)),
     )
+
+
+def _tempo(value: Any) -> float:
+    if not 0 < float(value) <= 10:
+        raise ValueError(f"tempo {value!r} must be above 0 and at most 10")
+    return float(value)
 
 
 def _matrix(values: Any, dimensions: int, name: str) -> NDArray[np.float64]:

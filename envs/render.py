@@ -255,7 +255,7 @@ def _plan_scene(
 def _path(plan: Plan, candidate: int) -> tuple[Array, Array]:
     """A candidate at every environment step until it arrives: observations (n, O), times (n,) in seconds."""
     spec = plan.spec
-    steps = np.arange(max(1, int(plan.arrivals[candidate]) * spec.stride) + 1)
+    steps = np.arange(max(1, plan.arrival_steps(candidate)) + 1)
     asked = plan.reference(steps, candidate)
     observations = np.array(asked.observation, dtype=float)
     observations[:, spec.position_indices] = asked.position

@@ -175,6 +175,7 @@ class Executor:
         generators = [torch.Generator().manual_seed(s) for s in seeds]
         observations, goals = self.environments.reset(seeds)
         self.goals = goals
+        self._seen = [[o] for o in observations]
         ended, fresh = np.zeros(len(seeds), dtype=bool), np.ones(len(seeds), dtype=bool)
         flights: list[_Flight] = []
         for step in range(steps):
@@ -196,8 +197,9 @@ class Executor:
             observations, rewards, finished = self.environments.step(actions)
             rewards = np.where(ended, 0.0, rewards)
             ended = ended | finished
-            for flight in flights:
+            for flight, seen, now in zip(flights, self._seen, observations, strict=True):
                 flight.age += self.tempo
+                seen.append(now)
             yield Moment(step + 1, observations, actions, rewards, ended, plans, fresh & (turn == 0))
             if ended.all():
                 return
@@ -263,6 +265,7 @@ class Executor:
             previous=previous,
             feasible=self.feasible,
             tempo=self.tempo,
+            past=[np.array(self._seen[i]) for i in who] if self.guide is not None else (),
             **self.options,
         )
         self.plan_seconds.append(plans[0].seconds)

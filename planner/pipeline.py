@@ -23,7 +23,7 @@ from .guides import Cost, Guide, as_guide
 from .loading import check_files, own_weights, quiet_diffusers
 from .normalizer import Normalizer
 from .options import Sampling
-from .plan import Plan, sorted_plans
+from .plan import Array, Plan, sorted_plans
 from .returns import ReturnModel
 from .sampling import CleanPredictor, Step, denoise, draw_noise
 from .schedulers import Scheduler, for_one_plan
@@ -168,22 +168,26 @@ class TrajectoryPlanner(DiffusionPipeline):
         previous: Sequence[tuple[Plan, float]] | None = None,
         feasible: Feasible | None = None,
         tempo: float = 1.0,
+        past: Sequence[Array] = (),
         **options: Any,
     ) -> list[Plan]:
         """Plan several problems in one batch; with a generator of its own, each problem's plan is what it is alone.
 
-        Args and errors as for `plan`, one conditions, generator and previous plan per problem.
+        Args and errors as for `plan`, one conditions, generator and previous plan per problem; `past` has the
+        observations (n, O) that led to each problem's start, for guides that ask what was passed already.
         """
         began, sampling = time.perf_counter(), self.sampling.changed(options)
         generators = generators or [torch.Generator().manual_seed(i) for i in range(len(conditions))]
         if not conditions or len(generators) != len(conditions):
             raise ValueError(f"{len(conditions)} problems need as many generators, got {len(generators)}")
-        wish = self._wish(guide, tempo)
+        wish = self._wish(guide, tempo, past)
         if sampling.legs > 1:
             plans = self._stitched(conditions, generators, sampling, wish)
         else:
             plans = self._one_leg(_Batch(conditions, generators, sampling, wish, previous))
         plans = plans if feasible is None else [plan.preferring(feasible(plan)) for plan in plans]
+        limit = None if wish is None else wish.speed_limit
+        plans = plans if limit is None else [plan.slowed(limit / tempo) for plan in plans]
         seconds = time.perf_counter() - began
         return [replace(plan, seconds=seconds) for plan in plans]
 
@@ -255,10 +259,10 @@ class TrajectoryPlanner(DiffusionPipeline):
         paths = torch.from_numpy(plan.trajectories).to(self.device)
         return wish.liking(self.normalizer.normalize(paths)).double().cpu().numpy()
 
-    def _wish(self, guide: Guide | Cost | None, tempo: float) -> Wish | None:
+    def _wish(self, guide: Guide | Cost | None, tempo: float, past: Sequence[Array] = ()) -> Wish | None:
         """The guide as these plans are to be judged by it; None where nothing weighs anything."""
         kept = None if guide is None else as_guide(guide).without_zeros()
-        return None if kept is None else Wish(kept, self.spec, self.normalizer, tempo)
+        return None if kept is None else Wish(kept, self.spec, self.normalizer, tempo, past)
 
     def _one_leg(self, batch: _Batch) -> list[Plan]:
         clean = None
@@ -280,7 +284,8 @@ class TrajectoryPlanner(DiffusionPipeline):
             problems: Sequence[Conditions], sources: Sequence[torch.Generator], candidates: int | None
         ) -> list[Plan]:
             leg = sampling.changed({"candidates": candidates, "select": "unprompted"})
-            return self._one_leg(_Batch(problems, sources, leg, wish))
+            alike = wish if wish is None or len(problems) == len(conditions) else replace(wish, past=())
+            return self._one_leg(_Batch(problems, sources, leg, alike))
 
         plans = stitch(plan_many, conditions, generators, observations=self.spec.observations, legs=sampling.legs)
         if wish is None or sampling.guidance == "gradient":

@@ -5,6 +5,7 @@ Shape letters: K candidates, H horizon (tokens), A actions, O observations, P po
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,6 +50,8 @@ class Plan:
         implausibility: (K,) the denoiser's own judgement (see `selection`): lower is more like the data.
         seconds: wall time that planning took (of the whole batch, where several were planned at once).
         guides: descriptions of the guides at work.
+        tempo: how fast it is to be followed: 1 as its tokens say, below 1 where a guide's speed limit asks for it. All
+            that is said of times and rates is at this tempo.
     """
 
     spec: TrajectorySpec
@@ -59,6 +62,7 @@ class Plan:
     implausibility: NDArray[np.float64]
     seconds: float = 0.0
     guides: tuple[str, ...] = ()
+    tempo: float = 1.0
 
     def __repr__(self) -> str:
         return (
@@ -84,7 +88,11 @@ class Plan:
     @property
     def steps(self) -> int:
         """Environment steps until the best candidate arrives."""
-        return int(self.arrivals[0]) * self.spec.stride
+        return self.arrival_steps(0)
+
+    def arrival_steps(self, candidate: int) -> int:
+        """Environment steps until a candidate arrives."""
+        return math.ceil(int(self.arrivals[candidate]) * self.spec.stride / self.tempo - 1e-9)
 
     @property
     def duration_seconds(self) -> float:
@@ -98,11 +106,13 @@ class Plan:
         velocities, and for all else, they run straight.
         """
         spec, path = self.spec, self.trajectories[candidate]
-        time = np.clip(np.asarray(steps, dtype=float) / spec.stride, 0, len(path) - 1)
+        pace = self.tempo / spec.stride  # tokens per step
+        time = np.clip(np.asarray(steps, dtype=float) * pace, 0, len(path) - 1)
         token = np.minimum(time.astype(int), len(path) - 2)
         u = (time - token)[:, None]
         a, b = path[token], path[token + 1]
         row = (1 - u) * a + u * b
+        row[:, spec.velocity_columns] *= self.tempo
         row[:, spec.actions] = path[np.minimum(time.astype(int), len(path) - 1)][:, spec.actions]  # held, not blended
         position, velocity = row[:, spec.position_columns], np.zeros((len(row), len(spec.position)))
         if spec.velocity:
@@ -117,19 +127,18 @@ class Plan:
                 + (u**3 - u**2) * n
             )
             velocity = (6 * u**2 - 6 * u) * (p - q) + (3 * u**2 - 4 * u + 1) * m + (3 * u**2 - 2 * u) * n
-            velocity = velocity / spec.token_seconds
-            velocity[np.asarray(steps) > (len(path) - 1) * spec.stride] = 0.0  # past the end: stay
+            velocity = self.tempo * velocity / spec.token_seconds
+            velocity[np.asarray(steps) * pace > len(path) - 1] = 0.0  # past the end: stay
         return Reference(row[:, spec.observations], position, velocity, row[:, spec.actions])
 
     def path(self, candidate: int = 0, *, every: int = 1) -> Array:
         """Positions (n, P) of a candidate at every so many environment steps until it arrives."""
-        last = int(self.arrivals[candidate]) * self.spec.stride
-        return self.reference(np.arange(0, last + 1, every), candidate).position
+        return self.reference(np.arange(0, self.arrival_steps(candidate) + 1, every), candidate).position
 
     def remainder(self, steps: float) -> Array:
         """All candidates as they look `steps` environment steps later, (K, H, D): where a warm start begins."""
         horizon = self.trajectories.shape[1]
-        time = np.minimum(np.arange(horizon) + steps / self.spec.stride, horizon - 1)
+        time = np.minimum(np.arange(horizon) + steps * self.tempo / self.spec.stride, horizon - 1)
         token = np.minimum(time.astype(int), horizon - 2)
         u = (time - token)[None, :, None]
         return ((1 - u) * self.trajectories[:, token] + u * self.trajectories[:, token + 1]).astype(np.float32)
@@ -137,6 +146,19 @@ class Plan:
     def preferring(self, accepted: NDArray[np.bool_]) -> Plan:
         """The same candidates, those that were not accepted (K,) behind the others."""
         return self._sorted(np.argsort(~np.asarray(accepted, dtype=bool), kind="stable"))
+
+    def top_speed(self) -> float:
+        """Fastest planned speed of the best candidate before it arrives, between its tokens too; position units / s."""
+        if not self.spec.velocity:
+            return 0.0
+        asked = self.reference(np.arange(self.steps + 1))
+        planned = np.linalg.norm(asked.observation[:, self.spec.velocity_indices], axis=1)
+        moved = np.linalg.norm(np.diff(asked.position, axis=0), axis=1) / self.spec.dt_seconds
+        return float(max(planned.max(), moved.max(initial=0.0)))
+
+    def slowed(self, limit: float) -> Plan:
+        """The same plan, to be followed so slowly that it nowhere passes a speed (position units per second)."""
+        return replace(self, tempo=self.tempo * min(1.0, limit / max(self.top_speed(), 1e-9)))
 
     def ranked(self, scores: NDArray[np.float64]) -> Plan:
         """The same candidates by other scores (K,), the highest first."""
@@ -158,6 +180,7 @@ class Plan:
             consistency=np.maximum(leg.consistency, self.consistency[0]),
             implausibility=np.maximum(leg.implausibility, self.implausibility[0]),
             seconds=self.seconds + leg.seconds,
+            tempo=min(self.tempo, leg.tempo),
         )
 
 

@@ -5,16 +5,21 @@ Shape letters: B batch, H horizon (tokens), D columns of a token.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .guides import Guide, Sight
+from .guides import Guide, Sight, SpeedLimit
 from .normalizer import Normalizer
 from .options import Sampling
+from .plan import Array
 from .sampling import Score, Steering
 from .spec import TrajectorySpec
+
+REMEMBERED = 64  # points of the past
 
 
 @dataclass(frozen=True)
@@ -27,24 +32,44 @@ class Wish:
         normalizer: environment units to network units.
         tempo: plan time that passes per time executed (see `execution.Executor`): guides see velocities and durations
             as they will be executed.
+        past: (n, O) observations of each problem before its plan begins; () for none.
     """
 
     guide: Guide
     spec: TrajectorySpec
     normalizer: Normalizer
     tempo: float = 1.0
+    past: Sequence[Array] = ()
+
+    @property
+    def speed_limit(self) -> float | None:
+        """The least speed limit that is asked for, as executed."""
+        return min((m.max for m in self.guide.marks if isinstance(m, SpeedLimit)), default=None)
 
     def sight(
         self, clean: Tensor, noisy: Tensor | None = None, t: Tensor | None = None, pinned: Tensor | None = None
     ) -> Sight:
         """What the guide sees of normalised trajectories (B, H, D), of which `clean` is the clean version."""
-        path = self.normalizer.denormalize(clean)
+        path, past = self.normalizer.denormalize(clean), self._passed(clean)
         if self.tempo == 1:
-            return Sight(self.spec, path, noisy, t, pinned)
+            return Sight(self.spec, path, noisy, t, pinned, past)
         pace = torch.ones(self.spec.width, device=clean.device)
         pace[self.spec.velocity_columns] = self.tempo
         spec = replace(self.spec, dt_seconds=self.spec.dt_seconds / self.tempo)
-        return Sight(spec, path * pace, noisy, t, pinned)
+        return Sight(spec, path * pace, noisy, t, pinned, past)
+
+    def _passed(self, clean: Tensor) -> Tensor | None:
+        """Positions (B, n, P) of the past, at most `REMEMBERED` for each problem."""
+        if not self.past or not self.spec.position:
+            return None
+        kept = [
+            torch.from_numpy(
+                p[np.linspace(0, len(p) - 1, REMEMBERED).round().astype(int)][:, self.spec.position_indices]
+            )
+            for p in map(np.asarray, self.past)
+        ]
+        each = torch.stack(kept).to(clean)
+        return each.repeat_interleave(len(clean) // len(each), dim=0)
 
     def steering(self, pinned: Tensor, sampling: Sampling) -> Steering | None:
         """For the denoising loop; None where the guide only chooses among finished candidates."""

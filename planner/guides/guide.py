@@ -33,6 +33,7 @@ class Sight:
         noisy: (B, H, D) what is being denoised, normalised; None where only finished trajectories are known.
         timestep: (B,) training timestep of `noisy`.
         pinned: (B, H, D) bool, given entries.
+        past: (B, n, P) positions that were passed before the plan begins; None for none.
     """
 
     spec: TrajectorySpec
@@ -40,6 +41,7 @@ class Sight:
     noisy: Tensor | None = None
     timestep: Tensor | None = None
     pinned: Tensor | None = None
+    past: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 def speed(max: float) -> Guide:
     """Stay below a speed: the squared excess, of velocities and of steps between positions, summed over tokens.
 
+    What its gradients and its choice among candidates leave over is kept by following the plan more slowly
+    (`Plan.tempo`): data that only knows full speed has no slower plans to offer.
+
     Args:
         max: metres per second, as executed, positive.
 

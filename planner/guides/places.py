@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..spec import TrajectorySpec
-from .guide import Guide
+from .guide import Guide, Sight, Term
 from .marks import Box, Disc, Spot
 
 Clearance: TypeAlias = Callable[[Tensor], Tensor]
@@ -110,6 +110,8 @@ def goal(x: float, y: float) -> Guide:
 def via(x: float, y: float) -> Guide:
     """Pass near a point at any time: the (softly) least squared distance, in square metres.
 
+    What was executed before a replan counts: a point that has been passed pulls no longer.
+
     Args:
         x: metres.
         y: metres.
@@ -117,11 +119,12 @@ def via(x: float, y: float) -> Guide:
     Example: `via:x=1,y=0@2`
     """
 
-    def cost(spec: TrajectorySpec, path: Tensor) -> Tensor:
-        near = _distances(_positions(spec, path), x, y).square()
-        return -torch.logsumexp(-SHARPNESS * near, dim=-1) / SHARPNESS
+    def cost(sight: Sight) -> Tensor:
+        points = _positions(sight.spec, sight.clean)
+        points = points if sight.past is None else torch.cat([sight.past[..., :2], points[..., :2]], dim=1)
+        return -torch.logsumexp(-SHARPNESS * _distances(points, x, y).square(), dim=-1) / SHARPNESS
 
-    return Guide.of(cost, f"via:x={x:g},y={y:g}", mark=Spot(x, y))
+    return Guide((Term(f"via:x={x:g},y={y:g}", cost, mark=Spot(x, y)),))
 
 
 def way(spec: TrajectorySpec, path: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from diffplan.planner.diffusion import (
     Prediction,
     check_prediction,
     denoising_loss,
+    noised,
     predict_clean,
     regression_target,
     signal_and_noise,
@@ -44,6 +45,43 @@ def test_signal_and_noise_preserve_variance():
     assert alpha.shape == sigma.shape == (20, 1, 1)
     torch.testing.assert_close(alpha**2 + sigma**2, torch.ones(20, 1, 1))
     torch.testing.assert_close(alpha.flatten() ** 2, LEVELS)
+
+
+class TestNoise:
+    def test_pins_stay_clean_and_the_rest_is_the_mixture(self, generator):
+        clean = torch.randn(20, 3, 2, generator=generator)
+        pinned = torch.rand(clean.shape, generator=generator) < 0.4
+        noisy, timestep, noise = noised(clean, pinned, LEVELS, generator)
+        alpha, sigma = signal_and_noise(LEVELS, timestep)
+        assert torch.equal(noisy[pinned], clean[pinned])
+        torch.testing.assert_close(noisy[~pinned], (alpha * clean + sigma * noise)[~pinned])
+
+    @pytest.mark.parametrize("level", [0, 7, 19])
+    def test_mean_and_variance_of_a_level(self, generator, level):
+        """alpha x and 1 - alpha^2, whatever x is."""
+        count, clean = 20_000, torch.tensor([[0.8, -0.3]])
+        clean = clean.expand(count, 1, 2)
+        timestep = torch.full((count,), level)
+        noisy, said, _ = noised(clean, torch.zeros_like(clean).bool(), LEVELS, generator, timestep)
+        assert torch.equal(said, timestep)
+        alpha, spread = LEVELS[level].sqrt(), (1 - LEVELS[level]).sqrt()
+        close = 4.5 * spread.item() / count**0.5
+        torch.testing.assert_close(noisy.mean((0, 1)), alpha * clean[0, 0], atol=close, rtol=0)
+        torch.testing.assert_close(noisy.std((0, 1)), spread.expand(2), atol=close, rtol=0)
+
+    def test_timesteps_are_drawn_evenly(self, generator):
+        clean = torch.zeros(40_000, 1, 1)
+        _, timestep, noise = noised(clean, clean.bool(), LEVELS, generator)
+        counts = timestep.bincount(minlength=20).double()
+        assert len(counts) == 20
+        torch.testing.assert_close(counts, torch.full_like(counts, 2000), atol=4.5 * 2000**0.5, rtol=0)
+        assert noise.std().item() == pytest.approx(1, abs=0.02)
+
+    def test_all_of_it_comes_from_the_generator(self):
+        clean = torch.zeros(8, 3, 2)
+        a, b, other = (noised(clean, clean.bool(), LEVELS, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+        assert not torch.equal(a[0], other[0])
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)

@@ -15,6 +15,10 @@ def raw() -> tuple[list[np.ndarray], list[np.ndarray]]:
     )
 
 
+def gains() -> list[np.ndarray]:
+    return [np.arange(n, dtype=np.float32) + 10 * i for i, n in enumerate((3, 1, 5))]
+
+
 def test_from_arrays_and_episode_are_inverse():
     observations, actions = raw()
     made = Episodes.from_arrays(observations, actions)
@@ -80,3 +84,95 @@ def test_fingerprint_sees_where_episodes_begin():
 def test_refusals(observations, actions):
     with pytest.raises(ValueError):
         Episodes.from_arrays(observations, actions)
+
+
+class TestRewards:
+    def test_each_belongs_to_its_action_and_the_last_state_has_none(self):
+        made = Episodes.from_arrays(*raw(), gains())
+        for i, own in enumerate(gains()):
+            part = made.rewards[made.offsets[i] : made.offsets[i + 1]]
+            assert part.tolist() == [*own.tolist(), 0.0]
+        assert made.rewards.dtype == np.float32
+
+    def test_they_may_be_columns(self):
+        columns = [g[:, None] for g in gains()]
+        np.testing.assert_array_equal(
+            Episodes.from_arrays(*raw(), columns).rewards, Episodes.from_arrays(*raw(), gains()).rewards
+        )
+
+    def test_none_are_none(self):
+        assert Episodes.from_arrays(*raw()).rewards is None
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+    def test_values_that_are_no_numbers_are_named(self, bad):
+        wrong = gains()
+        wrong[2][3] = bad
+        with pytest.raises(ValueError, match="rewards .* in 1 steps, first in episode 2 at step 3"):
+            Episodes.from_arrays(*raw(), wrong)
+
+    @pytest.mark.parametrize("change", [lambda g: g[:2], lambda g: [*g, g[0]], lambda g: [g[0], g[2], g[1]]])
+    def test_another_number_of_them_is_refused(self, change):
+        with pytest.raises(ValueError, match="one number for each action"):
+            Episodes.from_arrays(*raw(), change(gains()))
+
+    def test_one_that_the_last_state_would_need_is_refused(self):
+        with pytest.raises(ValueError, match="one number for each action"):
+            Episodes.from_arrays(*raw(), [np.append(g, 0) for g in gains()])
+
+    def test_the_fingerprint_does_not_depend_on_them(self):
+        plain = Episodes.from_arrays(*raw()).fingerprint()
+        assert Episodes.from_arrays(*raw(), gains()).fingerprint() == plain
+        assert Episodes.from_arrays(*raw(), [2 * g for g in gains()]).fingerprint() == plain
+
+
+class TestSplit:
+    COUNT = 20
+
+    def numbered(self, rewards: bool = True) -> Episodes:
+        """Every value of an episode is its number; episode n has n % 4 + 1 steps."""
+        lengths = [i % 4 + 1 for i in range(self.COUNT)]
+        return Episodes.from_arrays(
+            [np.full((n + 1, 2), i) for i, n in enumerate(lengths)],
+            [np.full((n, 1), i) for i, n in enumerate(lengths)],
+            [np.full(n, i) for i, n in enumerate(lengths)] if rewards else None,
+        )
+
+    def numbers(self, episodes: Episodes) -> list[int]:
+        return [int(episodes.episode(i)[0][0, 0]) for i in range(len(episodes))]
+
+    @pytest.mark.parametrize(("share", "held"), [(0.25, 5), (0.5, 10), (0.9, 18), (0.01, 1)])
+    def test_whole_episodes_each_on_one_side_in_order(self, share, held):
+        rest, out = self.numbered().split(share)
+        assert len(out) == held
+        assert sorted(self.numbers(rest) + self.numbers(out)) == list(range(self.COUNT))
+        for part in (rest, out):
+            assert self.numbers(part) == sorted(self.numbers(part))
+            for i, number in enumerate(self.numbers(part)):
+                observations, actions = part.episode(i)
+                assert observations.shape == (number % 4 + 2, 2)
+                assert (observations == number).all()
+                assert (actions == number).all()
+
+    def test_rewards_go_along(self):
+        for part in self.numbered().split(0.3):
+            for i, number in enumerate(self.numbers(part)):
+                own = part.rewards[part.offsets[i] : part.offsets[i + 1]]
+                assert own.tolist() == [number] * (number % 4 + 1) + [0]
+        assert [part.rewards for part in self.numbered(rewards=False).split(0.3)] == [None, None]
+
+    def test_a_seed_is_a_split(self):
+        a, b, other = (self.numbers(self.numbered().split(0.3, seed=s)[1]) for s in (1, 1, 2))
+        assert a == b != other
+
+    def test_every_episode_is_held_out_now_and_then(self):
+        seen = {n for seed in range(60) for n in self.numbers(self.numbered().split(0.2, seed=seed)[1])}
+        assert seen == set(range(self.COUNT))
+
+    @pytest.mark.parametrize("share", [0, 1, -0.5, 1.5, 0.99, float("nan")])
+    def test_a_share_that_leaves_a_side_empty_is_refused(self, share):
+        with pytest.raises(ValueError):
+            self.numbered().split(share)
+
+    def test_a_single_episode_is_refused(self):
+        with pytest.raises(ValueError, match="of 1 episodes"):
+            Episodes.from_arrays([np.zeros((3, 2))], [np.zeros((2, 1))]).split(0.5)

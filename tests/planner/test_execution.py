@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from diffplan.planner.execution import Executor, PlannedActions, TrackingController
 from diffplan.planner.plan import Reference
@@ -103,6 +104,38 @@ def test_plans_can_be_forgotten(planner):
     rollout = executor(planner, keep_plans=False).run(steps=5, seeds=[0, 1, 2])[0]
     assert rollout.plans == ()
     assert rollout.plan_steps == (0, 4)
+
+
+class TestGoalsThatAreNotPinned:
+    def test_plans_are_those_of_a_free_end(self, planner):
+        rollouts = executor(planner, pin_goal=False).run(steps=3, seeds=[7, 8, 9])
+        for rollout, seed in zip(rollouts, (7, 8, 9), strict=True):
+            problem = planner.problem(rollout.states[0].tolist())
+            alone = planner.plan(problem, generator=torch.Generator().manual_seed(seed))
+            np.testing.assert_allclose(rollout.plans[0].trajectories, alone.trajectories, atol=5e-5)
+            assert abs(rollout.plans[0].positions[0, -1] - rollout.goal).max() > 1e-3
+
+    def test_there_is_nothing_to_keep_to(self, planner):
+        """The same plans, about to arrive and followed well enough, are kept where the goal is pinned."""
+        options = {"replan_every": 20, "tolerance": np.inf}
+        free, held = (executor(planner, pin_goal=p, **options).run(steps=45, seeds=[0, 1, 2]) for p in (False, True))
+        assert [r.plan_steps for r in free] == [(0, 20, 40)] * 3
+        assert [r.plan_steps for r in held] == [(0,)] * 3
+
+
+@pytest.mark.parametrize("tempo", [1.0, 1.5])
+def test_a_guide_is_given_to_the_planner_with_the_tempo(planner, tempo):
+    def slowly(spec, path):
+        return 30 * path[..., spec.velocity_columns].square().sum((1, 2))
+
+    (rollout,) = executor(planner, PointMass((99,)), guide=slowly, tempo=tempo).run(steps=2, seeds=[3])
+    problem = planner.problem(rollout.states[0].tolist(), rollout.goal.tolist())
+    seeded = [torch.Generator().manual_seed(3) for _ in range(2)]
+    alone = planner.plan(problem, generator=seeded[0], guide=slowly, tempo=tempo)
+    free = planner.plan(problem, generator=seeded[1])
+    assert rollout.plans[0].guides == ("slowly@1",)
+    np.testing.assert_allclose(rollout.plans[0].trajectories, alone.trajectories, atol=1e-5)
+    assert abs(alone.trajectories - free.trajectories).max() > 1e-3
 
 
 class TestControllers:

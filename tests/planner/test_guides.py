@@ -1,164 +1,194 @@
-from __future__ import annotations
+"""What all guides have in common, and the type that they are values of."""
 
-import math
+from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from diffplan.planner.guides import FAMILY, Guide, avoid, effort, goal, length, smooth, speed, via
-from diffplan.planner.spec import TrajectorySpec
+from diffplan.planner.guides import (
+    Disc,
+    Guide,
+    Sight,
+    all_guides,
+    as_guide,
+    avoid,
+    effort,
+    goal,
+    learned_return,
+    length,
+    smooth,
+    speed,
+    via,
+)
+from diffplan.planner.guides.places import wall
 
 EXAMPLES = {
-    "avoid": avoid(0.3, -0.2, 1.5),
-    "effort": effort(),
-    "goal": goal(1.0, 2.0),
-    "length": length(),
-    "smooth": smooth(),
-    "speed": speed(0.5),
-    "via": via(1.0, -1.0),
+    "avoid a disc": lambda _: avoid(0.3, -0.2, radius=1.5),
+    "avoid a box": lambda _: avoid(0.3, -0.2, width=3.0, height=2.0),
+    "effort": lambda _: effort(),
+    "goal": lambda _: goal(1.0, 2.0),
+    "length": lambda _: length(),
+    "return": lambda model: learned_return(model),
+    "smooth": lambda _: smooth(),
+    "speed": lambda _: speed(0.5),
+    "via": lambda _: via(1.0, -1.0),
+    "wall": lambda _: wall(lambda points: points[..., 0], margin=1.5),
 }
 
 
-def paths(spec, generator, count=3, tokens=6):
+def paths(spec, generator, count=3, tokens=6) -> Tensor:
     return torch.randn(count, tokens, spec.width, generator=generator, dtype=torch.float64)
 
 
-def along(spec, positions) -> torch.Tensor:
-    """One path through these positions, all else zero."""
-    path = torch.zeros(1, len(positions), spec.width, dtype=torch.float64)
-    path[0, :, spec.position_columns] = torch.tensor(positions, dtype=torch.float64)
-    return path
+def see(spec, path: Tensor, noisy: Tensor | None = None) -> Sight:
+    """As a planner shows it at its last step, where noisy and clean are the same."""
+    return Sight(spec, path, path if noisy is None else noisy, torch.zeros(len(path), dtype=torch.long))
 
 
 def test_every_member_is_tested():
-    assert EXAMPLES.keys() == FAMILY.keys()
+    assert {label.split()[0] for label in EXAMPLES} == all_guides().keys()
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("label", EXAMPLES)
 class TestEveryGuide:
-    def test_each_path_is_scored_by_itself(self, name, spec, generator):
+    @pytest.fixture
+    def guide(self, label, make_returns) -> Guide:
+        return EXAMPLES[label](make_returns().double())
+
+    def test_each_path_is_scored_by_itself(self, label, guide, spec, generator):
         path = paths(spec, generator)
-        scores = EXAMPLES[name].score(spec, path)
+        scores = guide.value(see(spec, path))
         assert scores.shape == (3,)
-        alone = torch.cat([EXAMPLES[name].score(spec, path[i : i + 1]) for i in range(3)])
+        assert len(scores.unique()) == 3
+        alone = torch.cat([guide.value(see(spec, path[i : i + 1])) for i in range(3)])
         torch.testing.assert_close(scores, alone)
 
-    def test_climbing_the_gradient_improves_the_score(self, name, spec, generator):
+    def test_climbing_the_gradient_improves_the_score(self, label, guide, spec, generator):
         path = paths(spec, generator).requires_grad_(True)
-        before = EXAMPLES[name].score(spec, path)
+        before = guide.value(see(spec, path))
         (gradient,) = torch.autograd.grad(before.sum(), path)
-        after = EXAMPLES[name].score(spec, path + 1e-5 * gradient)
+        after = guide.value(see(spec, path + 1e-5 * gradient))
         assert (after > before).all()
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_gradients_are_finite_even_at_rest(self, name, spec, dtype):
+    def test_gradients_are_finite_even_at_rest(self, label, spec, dtype, make_returns):
         path = torch.zeros(1, 6, spec.width, dtype=dtype)
         path[0, :, spec.position_columns] = torch.tensor([0.3, -0.2], dtype=dtype)
         path.requires_grad_(True)
-        (gradient,) = torch.autograd.grad(EXAMPLES[name].score(spec, path).sum(), path)
+        score = EXAMPLES[label](make_returns().to(dtype)).value(see(spec, path))
+        (gradient,) = torch.autograd.grad(score.sum(), path)
+        assert score.dtype == dtype
         assert gradient.isfinite().all()
 
-    def test_the_shortest_plan_has_a_score(self, name, spec, generator):
-        assert EXAMPLES[name].score(spec, paths(spec, generator, tokens=2)).isfinite().all()
+    def test_the_shortest_plan_has_a_score(self, label, guide, spec, generator):
+        assert guide.value(see(spec, paths(spec, generator, tokens=2))).isfinite().all()
 
-    def test_composition_is_linear(self, name, spec, generator):
-        a, b, path = EXAMPLES[name], EXAMPLES["goal"], paths(spec, generator)
-        torch.testing.assert_close((a + b).score(spec, path), a.score(spec, path) + b.score(spec, path))
-        torch.testing.assert_close((2.5 * a).score(spec, path), 2.5 * a.score(spec, path))
-        torch.testing.assert_close((a * 2.5).score(spec, path), (2.5 * a).score(spec, path))
-        torch.testing.assert_close((3.0 * (a + b)).score(spec, path), (3.0 * a + 3.0 * b).score(spec, path))
+    def test_composition_is_linear(self, label, guide, spec, generator):
+        other, sight = goal(1.0, 2.0), see(spec, paths(spec, generator))
+        a, b = guide.value(sight), other.value(sight)
+        torch.testing.assert_close((guide + other).value(sight), a + b)
+        torch.testing.assert_close((2.5 * guide).value(sight), 2.5 * a)
+        torch.testing.assert_close((guide * 2.5).value(sight), 2.5 * a)
+        torch.testing.assert_close((3.0 * (guide + other)).value(sight), 3.0 * a + 3.0 * b)
 
-    def test_during_limits_it_to_its_part(self, name, spec, generator):
-        guide, path = EXAMPLES[name], paths(spec, generator)
-        limited = guide.during(0.25, 0.75)
+    def test_during_limits_it_to_its_part(self, label, guide, spec, generator):
+        sight, limited = see(spec, paths(spec, generator)), guide.during(0.25, 0.75)
         for progress in (0.25, 0.5, 0.75):
-            torch.testing.assert_close(limited.score(spec, path, progress), guide.score(spec, path))
+            torch.testing.assert_close(limited.value(sight, progress), guide.value(sight))
         for progress in (0.0, 0.24, 0.76, 1.0):
-            assert (limited.score(spec, path, progress) == 0).all()
+            assert (limited.value(sight, progress) == 0).all()
 
-    def test_described_by_name_and_weight(self, name):
-        (line,) = (2.5 * EXAMPLES[name]).describe()
-        assert line.startswith(name)
+    def test_finished_candidates_are_judged_by_all_of_it(self, label, guide, spec, generator):
+        sight = see(spec, paths(spec, generator))
+        assert torch.equal(guide.during(0.25, 0.5).value(sight), guide.value(sight))
+
+    def test_described_by_name_and_weight(self, label, guide):
+        (line,) = (2.5 * guide).describe()
+        assert line.startswith(label.split()[0])
         assert line.endswith("@2.5")
 
-
-def test_during_twice_is_the_overlap(spec):
-    both = goal(1, 1).during(0.2, 0.8).during(0.5, 1.0)
-    path = along(spec, [[0.0, 0.0]])
-    assert [both.score(spec, path, p).item() != 0 for p in (0.3, 0.5, 0.8, 0.9)] == [False, True, True, False]
-
-
-def test_avoid_closed_form(spec):
-    """Depths of 2, 1 and 0 metres in a disc of radius 2."""
-    path = along(spec, [[1.0, 1.0], [1.0, 2.0], [1.0, 3.0], [9.0, 9.0]])
-    assert avoid(1, 1, 2).score(spec, path).item() == pytest.approx(-(1 + 0.25), abs=1e-3)
+    def test_only_the_learned_return_reads_what_is_noisy(self, label, guide, spec, generator):
+        path, noisy = paths(spec, generator), paths(spec, generator)
+        alike = torch.equal(guide.value(see(spec, path, noisy)), guide.value(see(spec, path)))
+        assert alike == (label != "return")
+        if alike:
+            assert torch.equal(guide.score(spec, path), guide.value(see(spec, path)))
 
 
-def test_goal_is_the_distance_of_the_end(spec):
-    assert goal(3, 4).score(spec, along(spec, [[3.0, 4.0], [0.0, 0.0]])).item() == pytest.approx(-5)
+class TestTheType:
+    def test_during_twice_is_the_overlap(self, spec):
+        both = goal(1, 1).during(0.2, 0.8).during(0.5, 1.0)
+        path = torch.zeros(1, 2, spec.width)
+        assert [both.score(spec, path, p).item() != 0 for p in (0.3, 0.5, 0.8, 0.9)] == [False, True, True, False]
+
+    def test_at_keeps_what_is_at_work(self):
+        guide = effort() + goal(1, 1).during(0.5, 1.0)
+        assert guide.at(0.2) == Guide(guide.terms[:1])
+        assert guide.at(0.5) == guide.at(1.0) == guide
+        assert goal(1, 1).during(0.5, 1.0).at(0.1).terms == ()
+
+    def test_addition_is_associative_and_keeps_the_order(self):
+        a, b, c = effort(), goal(1, 1), length()
+        assert (a + b) + c == a + (b + c)
+        assert (a + b + c).describe() == ("effort@1", "goal:x=1,y=1@1", "length@1")
+
+    def test_weights_multiply(self):
+        assert (2 * (effort() * 3) * 0.5).describe() == ("effort@3",)
+
+    def test_nothing_scores_zero_with_a_gradient(self, spec, generator):
+        path = paths(spec, generator).requires_grad_(True)
+        score = Guide(()).score(spec, path)
+        (gradient,) = torch.autograd.grad(score.sum(), path)
+        assert score.tolist() == [0, 0, 0]
+        assert (gradient == 0).all()
+
+    def test_terms_of_weight_zero_are_left_out(self):
+        kept = goal(1, 1)
+        assert (0 * effort() + kept + 0.0 * length()).without_zeros() == kept
+        assert (0.0 * (effort() + length())).without_zeros() is None
+        assert Guide(()).without_zeros() is None
+
+    def test_marks_are_of_the_terms_that_have_a_look_and_weigh_something(self):
+        guide = avoid(1, 2, radius=3) + effort() + 0 * goal(1, 1)
+        assert guide.marks == (Disc(1, 2, 3),)
+
+    @pytest.mark.parametrize(("begin", "end"), [(0.5, 0.5), (0.6, 0.5), (-0.1, 0.5), (0.1, 1.5), (float("nan"), 1)])
+    def test_a_part_that_cannot_be_is_refused(self, begin, end):
+        with pytest.raises(ValueError, match="during"):
+            goal(0, 0).during(begin, end)
 
 
-def test_via_is_the_softly_least_squared_distance(spec):
-    path = along(spec, [[0.0, 0.0], [1.0, 0.0], [3.0, 0.0]])
-    expected = math.log(sum(math.exp(-8 * d * d) for d in (2, 1, 1))) / 8
-    assert via(2, 0).score(spec, path).item() == pytest.approx(expected, abs=1e-6)
+class TestCostsOfOnesOwn:
+    def test_a_function_is_a_guide(self, spec, generator):
+        def leftward(spec, path):
+            return path[..., 0].sum(-1)
 
+        path = paths(spec, generator)
+        for guide in (Guide.of(leftward, "leftward"), as_guide(leftward)):
+            torch.testing.assert_close(guide.score(spec, path), -path[..., 0].sum(-1))
+            assert guide.describe() == ("leftward@1",)
 
-def test_speed_closed_form(spec):
-    path = torch.zeros(1, 4, spec.width)
-    path[0, :2, spec.velocity_columns] = torch.tensor([3.0, 4.0])
-    assert speed(3).score(spec, path).item() == pytest.approx(-(2**2) / 2, rel=1e-5)
-    assert speed(5.1).score(spec, path).item() == 0
+    def test_a_guide_stays_itself(self):
+        guide = effort()
+        assert as_guide(guide) is guide
 
+    def test_functions_are_added_from_both_sides(self, spec, generator):
+        cost, path = (lambda spec, path: path[..., 0].sum(-1)), paths(spec, generator)
+        want = effort().score(spec, path) - cost(spec, path)
+        torch.testing.assert_close((effort() + cost).score(spec, path), want)
+        torch.testing.assert_close((cost + effort()).score(spec, path), want)
 
-def test_effort_is_the_mean_square_action(spec):
-    path = torch.zeros(1, 4, spec.width)
-    path[0, 0, spec.actions] = torch.tensor([3.0, 4.0])
-    assert effort().score(spec, path).item() == pytest.approx(-25 / 4)
+    def test_a_callable_object_has_no_name_and_is_custom(self):
+        class Cost:
+            def __call__(self, spec, path):
+                return path.sum((1, 2))
 
+        assert as_guide(Cost()).describe() == ("custom@1",)
 
-def test_smooth_is_the_mean_square_acceleration(spec):
-    t = spec.token_seconds * torch.arange(6, dtype=torch.float64)
-    path = along(spec, torch.stack([1.5 * t**2 + t, -2 * t**2], dim=1).tolist())
-    assert smooth().score(spec, path).item() == pytest.approx(-(3**2 + 4**2))
-
-
-def test_length_counts_the_seconds_before_arrival(spec):
-    path = torch.ones(1, 6, spec.width)
-    path[0, :4, spec.arrived] = -1
-    assert length().score(spec, path).item() == pytest.approx(-4 * spec.token_seconds)
-
-
-def test_a_cost_of_ones_own(spec, generator):
-    path = paths(spec, generator)
-    mine = Guide.of(lambda spec, path: path[..., 0].sum(-1), "mine")
-    torch.testing.assert_close(mine.score(spec, path), -path[..., 0].sum(-1))
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        lambda: avoid(0, 0, 0),
-        lambda: avoid(0, 0, -1),
-        lambda: speed(0),
-        lambda: goal(0, 0).during(0.5, 0.5),
-        lambda: goal(0, 0).during(-0.1, 0.5),
-        lambda: goal(0, 0).during(0.1, 1.5),
-    ],
-)
-def test_refusals(wrong):
-    with pytest.raises(ValueError):
-        wrong()
-
-
-@pytest.mark.parametrize("guide", [avoid(0, 0, 1), goal(0, 0), via(0, 0)])
-def test_tasks_without_two_positions_are_refused(guide):
-    spec = TrajectorySpec(("a",), ("x", "v"), ("x",), ("v",))
-    with pytest.raises(ValueError, match="two position columns"):
-        guide.score(spec, torch.zeros(1, 5, spec.width))
-
-
-def test_a_speed_limit_needs_velocities():
-    spec = TrajectorySpec(("a",), ("x", "y"), ("x", "y"))
-    with pytest.raises(ValueError, match="velocity"):
-        speed(1.0).score(spec, torch.zeros(1, 5, spec.width))
+    @pytest.mark.parametrize("wrong", [None, 3.0, "effort@1", [effort()]])
+    def test_what_is_neither_is_refused(self, wrong):
+        with pytest.raises(TypeError, match="function of"):
+            as_guide(wrong)
+        with pytest.raises(TypeError, match="function of"):
+            effort() + wrong

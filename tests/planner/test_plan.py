@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from diffplan.planner.plan import Plan
+from diffplan.planner.plan import Plan, sorted_plans
+from diffplan.planner.selection import Verdict
 
 TOKENS = 7
 
@@ -123,11 +125,75 @@ def test_remainder_between_tokens_is_blended(random, spec):
     np.testing.assert_allclose(random.remainder(2)[:, :-1], want, atol=1e-6)
 
 
+class TestTempo:
+    @pytest.mark.parametrize("tempo", [0.25, 0.8, 1.0])
+    def test_half_the_tempo_is_the_same_way_at_half_the_rates(self, random, spec, tempo):
+        slow, steps = replace(random, tempo=tempo), np.arange(0, 29, 0.7)
+        got, want = slow.reference(steps / tempo), random.reference(steps)
+        np.testing.assert_allclose(got.position, want.position, atol=1e-5)
+        np.testing.assert_allclose(got.action, want.action, atol=1e-6)
+        np.testing.assert_allclose(got.velocity, tempo * want.velocity, atol=1e-5)
+        pace = np.ones(4)
+        pace[spec.velocity_indices] = tempo
+        np.testing.assert_allclose(got.observation, pace * want.observation, atol=1e-5)
+
+    def test_it_arrives_later(self, random):
+        assert replace(random, tempo=0.5).steps == 2 * random.steps
+        assert replace(random, tempo=0.3).arrival_steps(1) == 100
+        assert replace(random, tempo=0.7).duration_seconds == pytest.approx(2.9)
+        assert len(replace(random, tempo=0.5).path()) == 41
+
+    def test_what_remains_of_it_is_what_was_not_followed(self, random):
+        np.testing.assert_allclose(replace(random, tempo=0.4).remainder(20), random.remainder(8), atol=1e-6)
+
+    def test_the_top_speed_is_that_of_its_fastest_moment(self, smooth):
+        """Under constant acceleration it is at either end: |(-1.6, 2.4)| after three seconds."""
+        assert smooth.top_speed() == pytest.approx(np.hypot(1.6, 2.4), rel=1e-4)
+        assert replace(smooth, tempo=0.5).top_speed() == pytest.approx(np.hypot(1.6, 2.4) / 2, rel=1e-4)
+
+    def test_slowed_it_keeps_to_the_limit_and_is_never_hurried(self, smooth):
+        limit = smooth.top_speed() / 3
+        slow = smooth.slowed(limit)
+        assert slow.tempo == pytest.approx(1 / 3)
+        assert slow.top_speed() == pytest.approx(limit, rel=1e-4)
+        assert smooth.slowed(99.0).tempo == 1.0
+        assert slow.slowed(99.0).tempo == slow.tempo
+        assert slow.slowed(limit / 2).tempo == pytest.approx(1 / 6, rel=1e-4)
+        np.testing.assert_array_equal(slow.trajectories, smooth.trajectories)
+
+    def test_joined_the_slower_leg_decides(self, smooth, random):
+        assert replace(smooth, tempo=0.5).then(random).tempo == 0.5
+        assert smooth.then(replace(random, tempo=0.25)).tempo == 0.25
+
+
 def test_preferring_moves_the_refused_behind_and_keeps_the_order_else(random):
     got = random.preferring(np.array([False, True, True]))
     np.testing.assert_array_equal(got.trajectories, random.trajectories[[1, 2, 0]])
     assert got.arrivals.tolist() == [6, 2, 4]
     assert got.scores.tolist() == [-1, -2, 0]
+
+
+def test_ranked_sorts_by_the_given_scores(random):
+    got = random.ranked(np.array([1.0, 3.0, 2.0]))
+    np.testing.assert_array_equal(got.trajectories, random.trajectories[[1, 2, 0]])
+    assert got.arrivals.tolist() == [6, 2, 4]
+    assert got.scores.tolist() == [3, 2, 1]
+    np.testing.assert_array_equal(random.ranked(np.zeros(3)).trajectories, random.trajectories)
+
+
+def test_each_problems_candidates_are_sorted_best_first(spec, generator):
+    """Six trajectories that are numbered in every value; equal scores keep their order."""
+    paths = torch.arange(6.0).reshape(6, 1, 1).expand(6, TOKENS, spec.width)
+    verdict = Verdict(torch.arange(6), torch.arange(6.0) / 10, torch.arange(6.0) / 100)
+    scores = torch.tensor([0.5, 2.0, 0.5, -1.0, 3.0, -5.0])
+    first, second = sorted_plans(spec, paths, verdict, scores, problems=2, guides=("effort@1",))
+    for plan, order in ((first, [1, 0, 2]), (second, [4, 3, 5])):
+        np.testing.assert_array_equal(plan.trajectories, paths[order].numpy())
+        assert plan.arrivals.tolist() == order
+        np.testing.assert_allclose(plan.scores, scores[order])
+        np.testing.assert_allclose(plan.consistency, np.array(order) / 10)
+        np.testing.assert_allclose(plan.implausibility, np.array(order) / 100)
+        assert plan.guides == ("effort@1",)
 
 
 def test_then_follows_the_best_until_it_arrives(random, smooth, spec):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffplan.planner.sampling import CleanPredictor, Step, denoise, draw_noise
+from diffplan.planner.sampling import CleanPredictor, Score, Steering, Step, _resample, denoise, draw_noise
 from diffplan.planner.schedulers import for_one_plan, make_scheduler
 
 MEAN, DEVIATION, LEVELS = 0.3, 0.5, 100
@@ -13,6 +13,19 @@ SHAPE = (4000, 4, 2)
 EVERY = [("ddpm", {}), ("ddim", {"eta": 0.0}), ("ddim", {"eta": 1.0}), ("dpm++", {})]
 NAMES = ["ddpm", "ddim-0", "ddim-1", "dpm++"]
 every_sampler = pytest.mark.parametrize(("sampler", "extra"), EVERY, ids=NAMES)
+
+
+def linear(weight: float) -> Score:
+    """Every entry counts alike: N(m, s^2) times exp(w x) is N(m + w s^2, s^2)."""
+    return lambda clean, noisy, t: weight * clean.flatten(1).sum(1)
+
+
+def climb(score: Score, **options) -> Steering:
+    return Steering(lambda progress: score, **options)
+
+
+def sieve(score: Score) -> Steering:
+    return Steering(lambda progress: score, gradient=False, particles=True)
 
 
 @pytest.fixture
@@ -53,26 +66,48 @@ class TestEverySampler:
 
     @pytest.mark.parametrize("steps", [10, 25, 100])
     def test_a_linear_guide_tilts_by_its_weight_times_the_variance(self, film, sampler, extra, steps):
-        """N(m, s^2) times exp(w x) is N(m + w s^2, s^2), whatever the sampler and its steps."""
         weight = 1.2
         free = film(sampler, steps, **extra)[-1].noisy
-        guide = lambda clean, _: weight * clean.flatten(1).sum(1)  # noqa: E731
-        tilted = film(sampler, steps, guide=guide, **extra)[-1].noisy
+        tilted = film(sampler, steps, steering=climb(linear(weight)), **extra)[-1].noisy
         assert (tilted - free).mean().item() == pytest.approx(weight * DEVIATION**2, rel=0.1)
         assert tilted.std().item() == pytest.approx(free.std().item(), rel=0.02)
 
     def test_a_guide_that_likes_all_alike_changes_nothing(self, film, sampler, extra):
         small = {"shape": (3, 4, 2)} | extra
         free = film(sampler, 10, **small)[-1].noisy
-        guided = film(sampler, 10, guide=lambda clean, _: 0 * clean.flatten(1).sum(1), **small)[-1].noisy
+        guided = film(sampler, 10, steering=climb(linear(0.0)), **small)[-1].noisy
         assert torch.equal(free, guided)
+
+    def test_a_guide_that_rests_changes_nothing(self, film, sampler, extra):
+        small = {"shape": (3, 4, 2)} | extra
+        free = film(sampler, 10, **small)[-1].noisy
+        assert torch.equal(free, film(sampler, 10, steering=Steering(lambda progress: None), **small)[-1].noisy)
+
+    def test_a_score_of_the_noisy_sample_reaches_it(self, film, sampler, extra):
+        """As a return model's does: the gradient g at x_t moves the clean prediction by sigma^2 / alpha g."""
+        small = {"shape": (3, 4, 2)} | extra
+        steps = [film(sampler, 10, steering=s, **small) for s in (None, climb(lambda c, x, t: 0.3 * x.sum((1, 2))))]
+        level = make_scheduler(train_steps=LEVELS).alphas_cumprod[99]
+        moved = (steps[1][0].clean - steps[0][0].clean) * level.sqrt() / (1 - level)
+        torch.testing.assert_close(moved, torch.full_like(moved, 0.3), atol=1e-3, rtol=0)
+
+    def test_a_guide_sees_what_is_denoised(self, film, sampler, extra):
+        seen = []
+
+        def watch(clean, noisy, t):
+            seen.append((noisy.detach().clone(), t.tolist()))
+            return clean.flatten(1).sum(1)
+
+        steps = film(sampler, 5, shape=(3, 4, 2), steering=climb(watch), **extra)
+        assert [t for _, t in seen] == [[s.timestep] * 3 for s in steps]
+        assert all(torch.equal(x, s.noisy) for (x, _), s in zip(seen[1:], steps, strict=False))
 
     def test_pins_are_exact_and_what_is_not_pinned_does_not_leak(self, film, sampler, extra, generator):
         shape = (3, 4, 2)
         pinned = torch.rand(shape, generator=generator) < 0.4
         values = 3 * torch.randn(shape, generator=generator)
         junk = torch.where(pinned, values, 1e3 * torch.randn(shape, generator=generator))
-        options = {"guide": lambda clean, _: clean.flatten(1).sum(1), "clip": 1.0} | extra
+        options = {"steering": climb(linear(1.0)), "clip": 1.0} | extra
         options |= {"shape": shape, "pinned": pinned}
         clean, dirty = (film(sampler, 10, values=v, **options) for v in (values, junk))
         for a, b in zip(clean, dirty, strict=True):
@@ -122,9 +157,11 @@ def test_temperature_scales_the_deviation(film, sampler, eta):
 
 @pytest.mark.parametrize("cap", [0.01, 0.5, 100.0])
 def test_the_gradient_cap_bounds_the_move_and_keeps_its_direction(film, cap):
-    options = {"shape": (5, 4, 2), "guide": lambda clean, _: 3 * clean.flatten(1).sum(1)}
-    plain = film(steps=10, **options | {"guide": None})[0].clean
-    free, held = (film(steps=10, gradient_cap=c, **options)[0].clean - plain for c in (None, cap))
+    plain = film(steps=10, shape=(5, 4, 2))[0].clean
+    free, held = (
+        film(steps=10, shape=(5, 4, 2), steering=climb(linear(3.0), gradient_cap=c))[0].clean - plain
+        for c in (None, cap)
+    )
     size = free.flatten(1).norm(dim=1)
     expected = free * (cap / size).clamp(max=1).reshape(-1, 1, 1)
     torch.testing.assert_close(held, expected, atol=1e-5, rtol=1e-3)
@@ -142,11 +179,7 @@ def test_clipping_bounds_what_is_free_alone(film):
 def test_progress_runs_from_noise_to_plan(film):
     seen = []
 
-    def watch(clean, progress):
-        seen.append(progress)
-        return clean.flatten(1).sum(1)
-
-    film(steps=5, shape=(1, 4, 2), guide=watch)
+    film(steps=5, shape=(1, 4, 2), steering=Steering(seen.append))
     assert seen == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
 
 
@@ -158,6 +191,110 @@ def test_noise_is_each_generators_own():
     assert not torch.equal(draw(1), draw(2))
 
 
+class TestParticles:
+    @pytest.mark.parametrize(("sampler", "steps"), [("ddim", 10), ("ddim", 50), ("ddpm", 50)])
+    def test_a_linear_score_tilts_by_its_weight_times_the_variance(self, film, sampler, steps):
+        """As the gradient does, but of what the sampler draws, whose variance few steps shrink."""
+        weight = 4.0
+        free = film(sampler, steps)[-1].noisy
+        tilted = film(sampler, steps, steering=sieve(linear(weight)))[-1].noisy
+        assert (tilted - MEAN).mean().item() == pytest.approx(weight * free.var().item(), rel=0.06)
+        assert tilted.std().item() == pytest.approx(free.std().item(), rel=0.06)
+
+    def test_what_is_not_scored_is_not_tilted(self, film):
+        score = lambda clean, noisy, t: 6.0 * clean[:, 0, 0]  # noqa: E731
+        tilted = film(steps=20, steering=sieve(score))[-1].noisy
+        assert tilted[:, 0, 0].mean() > MEAN + DEVIATION
+        rest = tilted.flatten(1)[:, 1:]
+        assert rest.mean().item() == pytest.approx(MEAN, abs=0.04)
+
+    @pytest.mark.parametrize(("sampler", "eta"), [("ddim", 1.0), ("ddim", 0.3), ("ddpm", 1.0)])
+    def test_equal_scores_keep_every_particle_in_its_place(self, film, sampler, eta):
+        seen = []
+
+        def score(clean, noisy, t):
+            seen.append(clean.clone())
+            return torch.full((len(clean),), 7.0)
+
+        steps = film(sampler, 10, shape=(6, 4, 2), seeds=(1, 2), eta=eta, steering=sieve(score))
+        assert len(seen) == 10
+        assert all(torch.equal(step.clean, clean) for step, clean in zip(steps, seen, strict=True))
+
+    def test_the_best_of_a_problem_replace_the_rest_and_never_another_problems(self, film):
+        """Only the third problem has a particle worth keeping; the noise that follows sets its copies apart."""
+        seen = []
+
+        def score(clean, noisy, t):
+            seen.append(clean[:, 0, 1].clone())
+            return 50.0 * (torch.arange(9) == 7) if len(seen) == 1 else torch.zeros(9)
+
+        steps = film(steps=10, shape=(9, 4, 2), seeds=(1, 2, 3), steering=sieve(score))
+        kept = steps[0].clean[:, 0, 1]
+        assert torch.equal(kept, seen[0][[0, 1, 2, 3, 4, 5, 7, 7, 7]])
+        assert len(steps[-1].noisy.flatten(1).unique(dim=0)) == 9
+
+    def test_a_problem_is_the_same_alone_and_beside_others(self, film):
+        options = {"steps": 10, "steering": sieve(linear(5.0))}
+        both = film(shape=(8, 4, 2), seeds=(5, 7), **options)[-1].noisy
+        for i, seed in enumerate((5, 7)):
+            alone = film(shape=(4, 4, 2), seeds=(seed,), **options)[-1].noisy
+            torch.testing.assert_close(both[4 * i : 4 * i + 4], alone, atol=1e-5, rtol=0)
+
+
+class TestResampling:
+    COUNT = 50
+
+    def drawn(self, scores: torch.Tensor, credited: torch.Tensor, seed: int = 0, problems: int = 1):
+        generators = [torch.Generator().manual_seed(seed + i) for i in range(problems)]
+        return _resample(scores, credited, generators)
+
+    def test_each_goes_on_as_often_as_its_share_says(self, generator):
+        """Systematic: the whole part of K p copies, and one more with the chance of what is left of it."""
+        scores = 2.0 * torch.randn(self.COUNT, generator=generator)
+        expected = self.COUNT * torch.softmax(scores, 0)
+        copies = torch.stack(
+            [self.drawn(scores, torch.zeros(self.COUNT), seed)[0].bincount(minlength=self.COUNT) for seed in range(500)]
+        ).double()
+        assert (copies >= expected.floor()).all()
+        assert (copies <= expected.ceil()).all()
+        spread = 0.5 / 500**0.5
+        torch.testing.assert_close(copies.mean(0), expected.double(), atol=4.5 * spread, rtol=0)
+
+    def test_they_keep_their_order(self, generator):
+        kept, _ = self.drawn(5.0 * torch.randn(self.COUNT, generator=generator), torch.zeros(self.COUNT))
+        assert (kept.diff() >= 0).all()
+        assert len(kept.unique()) < self.COUNT
+
+    def test_equal_rises_change_nothing(self, generator):
+        credited = torch.randn(self.COUNT, generator=generator)
+        kept, after = self.drawn(credited + 3.0, credited)
+        assert kept.tolist() == list(range(self.COUNT))
+        assert torch.equal(after, credited)
+
+    @pytest.mark.parametrize(("liked", "due"), [(26, False), (24, True)])
+    def test_they_are_due_when_fewer_than_half_would_count(self, liked, due):
+        scores = torch.where(torch.arange(self.COUNT) < liked, 30.0, 0.0)
+        kept, credited = self.drawn(scores, torch.zeros(self.COUNT))
+        assert (kept.tolist() != list(range(self.COUNT))) == due
+        assert torch.equal(credited, scores[kept] if due else torch.zeros(self.COUNT))
+
+    def test_what_was_credited_does_not_count_again(self, generator):
+        scores = 5.0 * torch.randn(self.COUNT, generator=generator)
+        kept, credited = self.drawn(scores, torch.zeros(self.COUNT))
+        assert torch.equal(credited, scores[kept])
+        again, _ = self.drawn(scores[kept], credited)
+        assert again.tolist() == list(range(self.COUNT))
+
+    def test_problems_are_resampled_each_by_itself(self, generator):
+        scores = torch.stack([5.0 * torch.randn(self.COUNT, generator=generator), torch.zeros(self.COUNT)]).flatten()
+        kept, credited = self.drawn(scores, torch.zeros(2 * self.COUNT), seed=4, problems=2)
+        alone, own = self.drawn(scores[: self.COUNT], torch.zeros(self.COUNT), seed=4)
+        assert torch.equal(kept[: self.COUNT], alone)
+        assert torch.equal(credited[: self.COUNT], own)
+        assert kept[self.COUNT :].tolist() == list(range(self.COUNT, 2 * self.COUNT))
+        assert (credited[self.COUNT :] == 0).all()
+
+
 @pytest.mark.parametrize(
     ("sampler", "wrong", "says"),
     [
@@ -165,6 +302,9 @@ def test_noise_is_each_generators_own():
         ("ddim", {"skip": 1}, "skip=1"),
         ("ddim", {"skip": 10, "warm": torch.zeros(1, 4, 2)}, "skip=10"),
         ("ddim", {"skip": -1, "warm": torch.zeros(1, 4, 2)}, "skip=-1"),
+        ("ddim", {"seeds": (1, 2)}, "evenly"),
+        ("ddim", {"steering": sieve(linear(1.0)), "eta": 0.0}, "noise between the steps"),
+        ("dpm++", {"steering": sieve(linear(1.0))}, "noise between the steps"),
     ],
 )
 def test_refusals(film, sampler, wrong, says):

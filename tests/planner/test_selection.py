@@ -19,7 +19,7 @@ def ranking(select: str, verdict: Verdict = ONE, liked: torch.Tensor | None = No
 
 def test_each_selection_ranks_as_it_says():
     assert ranking("first") == [0, 1, 2, 3]
-    assert ranking("plausible") == [0, 1, 2, 3]
+    assert ranking("plausible") == ranking("unprompted") == [0, 1, 2, 3]
     assert ranking("earliest") == [3, 2, 0, 1]
     assert ranking("balanced") == [1, 0, 3, 2]
 
@@ -44,26 +44,63 @@ def test_unknown_selection_is_refused():
         ranking("best")
 
 
-def test_a_path_unlike_the_data_is_implausible(spec, exact_denoiser):
-    """The data are N(0, 0.1^2): a plan that strays by 3 is doubted, unless it strays after arrival."""
+DOUBTING = [("plausible", (16, 20)), ("unprompted", (4, 8))]
+"""Selections, and the noise levels of 32 that they look at."""
+
+
+def judged(spec, plans, network, levels, select, pinned=None):
+    return judge(
+        spec,
+        plans,
+        CleanPredictor(network, levels),
+        plans,
+        torch.zeros_like(plans, dtype=torch.bool) if pinned is None else pinned,
+        plans,
+        [torch.Generator().manual_seed(0)],
+        levels=32,
+        select=select,
+    )
+
+
+@pytest.mark.parametrize(("select", "looked_at"), DOUBTING)
+def test_a_path_unlike_the_data_is_implausible(spec, exact_denoiser, select, looked_at):
+    """The data are N(0, s^2): what strays by 3 comes back by 3 (1 - a^2 s^2 / (a^2 s^2 + 1 - a^2))."""
     levels = make_scheduler(train_steps=32).alphas_cumprod
     plans = torch.zeros(3, 6, spec.width)
     plans[..., spec.arrived] = torch.tensor([-1.0, -1, -1, 1, 1, 1])
     plans[1, 2, spec.position_columns] = 3.0
-    plans[2, 5, spec.position_columns] = 3.0
-    pinned = torch.zeros_like(plans, dtype=torch.bool)
-    verdict = judge(
-        spec,
-        plans,
-        CleanPredictor(exact_denoiser(0.0, 0.1, levels), levels),
-        plans,
-        pinned,
-        plans,
-        [torch.Generator().manual_seed(0)],
-        levels=32,
-        select="plausible",
-    )
+    plans[2, 5, spec.position_columns] = 3.0  # after arrival, where it does not count
+    verdict = judged(spec, plans, exact_denoiser(0.0, 0.1, levels), levels, select)
+    shrink = [a * 0.01 / (a * 0.01 + 1 - a) for a in levels[list(looked_at)].tolist()]
     assert verdict.arrivals.tolist() == [3, 3, 3]
-    assert verdict.implausibility[1] == pytest.approx(18, rel=0.2)
+    assert verdict.implausibility[1] == pytest.approx(max(2 * (3 * (1 - f)) ** 2 for f in shrink), rel=0.1)
     assert verdict.implausibility[[0, 2]].max() < 0.5
     torch.testing.assert_close(verdict.consistency, torch.tensor([0.0, 18**0.5, 0.0]))
+
+
+@pytest.mark.parametrize(("select", "looked_at"), DOUBTING)
+def test_only_the_unprompted_judgement_is_not_told_the_end(spec, select, looked_at, generator):
+    levels = make_scheduler(train_steps=32).alphas_cumprod
+    pinned = torch.rand(3, 6, spec.width, generator=generator) < 0.4
+    plans, seen = torch.randn(3, 6, spec.width, generator=generator), []
+
+    def watch(noisy, timestep, given):
+        seen.append((given, set(timestep.tolist())))
+        assert torch.equal(noisy[given], plans[given])
+        return noisy
+
+    judged(spec, plans, watch, levels, select, pinned)
+    told = pinned.clone()
+    if select == "unprompted":
+        told[:, 1:] = False
+    assert all(torch.equal(given, told) for given, _ in seen)
+    assert {t for _, ts in seen for t in ts} == set(looked_at)
+
+
+@pytest.mark.parametrize("select", ["earliest", "first"])
+def test_selections_that_do_not_doubt_skip_its_cost(spec, select):
+    def never(*_):
+        raise AssertionError("the denoiser was asked")
+
+    verdict = judged(spec, torch.zeros(2, 6, spec.width), never, make_scheduler(train_steps=32).alphas_cumprod, select)
+    assert verdict.implausibility.tolist() == [0, 0]

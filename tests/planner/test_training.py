@@ -15,9 +15,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from diffplan.planner.normalizer import Normalizer
-from diffplan.planner.objectives import column_weights, denoising, draw_pins
+from diffplan.planner.objectives import denoising, predicting_returns
 from diffplan.planner.schedulers import make_scheduler
-from diffplan.planner.spec import TrajectorySpec
 from diffplan.planner.training import TrainConfig, TrainState, train, update_seed
 from diffplan.planner.unet import TemporalUNet
 from diffplan.planner.windows import Windows
@@ -151,6 +150,26 @@ class TestRuns:
             torch.testing.assert_close(got.double(), want, atol=1e-6, rtol=0)
             assert not got.requires_grad
 
+    def test_any_model_and_objective_resume_alike(self, rewarded, spec, make_returns, tmp_path):
+        """A return model is trained by the same loop, and killed and resumed it is the same too."""
+        windows = Windows(rewarded, spec, horizon=8, discount=0.9)
+        objective = predicting_returns(
+            windows,
+            Normalizer.fit(rewarded, spec),
+            make_scheduler(train_steps=8).alphas_cumprod,
+            CONFIG,
+            standardize=make_returns().standardize,
+        )
+        states = [TrainState.begin(make_returns().train(), CONFIG) for _ in range(3)]
+        list(train(states[0], objective, CONFIG, accelerator=Accelerator(cpu=True)))
+        killed = train(states[1], objective, CONFIG, accelerator=Accelerator(cpu=True))
+        list(itertools.islice(killed, 4))
+        states[1].save(tmp_path / "state")
+        states[2].load(tmp_path / "state")
+        list(train(states[2], objective, CONFIG, accelerator=Accelerator(cpu=True)))
+        assert equal(states[0], states[2])
+        assert not equal(states[0], states[1])
+
     def test_a_minute_bound_ends_the_run(self, begin):
         state, updates = begin(TrainConfig(minutes=0.3 / 60, batch_size=4))
         last = list(updates)[-1]
@@ -214,57 +233,6 @@ class TestStateFiles:
         with pytest.raises(ValueError, match=str(saved)):
             state.load(saved)
         assert equal(state, before)
-
-
-class TestPins:
-    COUNT, HORIZON = 40_000, 8
-
-    def share(self, spec, token, column, generator):
-        length = torch.ones(self.COUNT, dtype=torch.long)
-        pins = draw_pins(spec, length, self.HORIZON, generator)
-        assert pins.shape == (self.COUNT, self.HORIZON, spec.width)
-        return pins[:, token, column].float().mean().item()
-
-    @pytest.mark.parametrize(
-        ("token", "column", "expected"),
-        [
-            (0, "x", 1.0),
-            (0, "vy", 1.0),
-            (-1, "arrived", 0.9),
-            (0, "arrived", 0.0),
-            (3, "arrived", 0.0),
-            (-1, "x", 1 - 0.95 * 0.1 * (1 - 0.1 / 8)),
-            (-1, "vx", 1 - 0.95 * (1 - 0.9 * 0.2)),
-            (3, "y", 1 - 0.95 * (1 - 0.1 / 8)),
-            (3, "vy", 0.05),
-            (0, "fx", 0.05),
-            (-1, "fy", 0.05),
-        ],
-    )
-    def test_frequencies(self, spec, generator, token, column, expected):
-        names = (*spec.action_names, *spec.observation_names, "arrived")
-        got = self.share(spec, token, names.index(column), generator)
-        spread = (expected * (1 - expected) / self.COUNT) ** 0.5
-        assert got == pytest.approx(expected, abs=4.5 * spread + 1e-6)
-
-    def test_what_belongs_together_is_pinned_together(self, spec, generator):
-        pins = draw_pins(spec, torch.ones(2000, dtype=torch.long), self.HORIZON, generator)
-        for columns in (pins[..., spec.actions], pins[..., spec.position_columns]):
-            assert torch.equal(columns.all(-1), columns.any(-1))
-        whole = pins[..., spec.actions].flatten(1)
-        assert torch.equal(whole.all(1), whole.any(1))
-
-    def test_tasks_without_positions_or_velocities(self, generator):
-        length = torch.ones(500, dtype=torch.long)
-        bare = draw_pins(TrajectorySpec(("a",), ("p", "q")), length, 5, generator)
-        assert bare[:, 0, 1:3].all()
-        assert not bare[..., 3].any()
-        still = draw_pins(TrajectorySpec(("a",), ("p", "q"), ("p",)), length, 5, generator)
-        assert 0.8 < still[:, -1, 3].float().mean() < 1
-
-
-def test_column_weights(spec):
-    assert column_weights(spec, 0.25).tolist() == [0.25, 0.25, 1, 1, 1, 1, 1]
 
 
 def test_every_update_and_process_has_a_seed_of_its_own():

@@ -14,6 +14,7 @@ from diffplan.planner.windows import (
     arrival,
     check_horizon,
     consistency,
+    returns_to_go,
     worst_before_arrival,
 )
 
@@ -93,6 +94,93 @@ def test_the_same_generator_draws_the_same_windows(episodes, spec):
     a, b = (windows.sample(16, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(a[0], b[0])
     assert torch.equal(a[1], b[1])
+
+
+def test_sample_is_draw_and_window(episodes, spec):
+    windows = Windows(episodes, spec, horizon=8)
+    path, length = windows.sample(16, torch.Generator().manual_seed(3))
+    first, same = windows.draw(16, torch.Generator().manual_seed(3))
+    assert torch.equal(length, same)
+    assert torch.equal(path, windows.window(first, length))
+
+
+class TestReturns:
+    DISCOUNT = 0.93
+
+    @pytest.fixture
+    def earning(self, episodes) -> Episodes:
+        """The usual motions, with rewards of their own."""
+        rng = np.random.default_rng(3)
+        parts = [episodes.episode(i) for i in range(len(episodes))]
+        rewards = [rng.normal(1, 2, n) for n in episodes.lengths]
+        return Episodes.from_arrays([o for o, _ in parts], [a for _, a in parts], rewards)
+
+    def every_window(self, windows: Windows) -> tuple[torch.Tensor, torch.Tensor]:
+        pairs = [(s, n) for s in windows.starts.tolist() for n in range(1, int(windows.room[s]) + 1)]
+        first, length = torch.tensor(pairs).unbind(1)
+        return first, length
+
+    def slow_to_go(self, episodes: Episodes, state: int, steps: int | None = None) -> float:
+        """Sum of discounted rewards of so many steps from a state, or to the episode's end."""
+        end = int(episodes.offsets[np.searchsorted(episodes.offsets, state, side="right")]) - 1
+        last = end if steps is None else state + steps
+        assert last <= end
+        return sum(self.DISCOUNT**i * float(r) for i, r in enumerate(episodes.rewards[state:last]))
+
+    def test_to_go_is_the_sum_to_the_episodes_end(self, earning):
+        got = returns_to_go(earning, self.DISCOUNT)
+        want = [self.slow_to_go(earning, s) for s in range(len(got))]
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
+        assert (got[earning.offsets[1:] - 1] == 0).all()
+
+    @pytest.mark.parametrize("stride", [1, 2, 3])
+    def test_of_a_window_its_own_rewards_and_the_last_of_them_for_ever(self, earning, spec, stride):
+        windows = Windows(earning, replace(spec, stride=stride), horizon=5, discount=self.DISCOUNT)
+        first, length = self.every_window(windows)
+        want = []
+        for state, tokens in zip(first.tolist(), length.tolist(), strict=True):
+            steps = tokens * stride
+            tail = self.DISCOUNT**steps * float(earning.rewards[state + steps - 1]) / (1 - self.DISCOUNT)
+            want.append(self.slow_to_go(earning, state, steps) + tail)
+        got = windows.returns(first, length)
+        assert got.dtype == torch.float32
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-4)
+
+    def test_without_a_position_the_return_to_go_whatever_the_length(self, earning, spec):
+        windows = Windows(earning, replace(spec, position=(), velocity=()), horizon=5, discount=self.DISCOUNT)
+        first, length = self.every_window(windows)
+        want = [self.slow_to_go(earning, s) for s in first.tolist()]
+        np.testing.assert_allclose(windows.returns(first, length), want, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("discount", [0.5, 0.9, 0.99, 0.999])
+    def test_a_reward_of_1_for_ever_is_worth_1_over_1_minus_the_discount(self, episodes, spec, discount):
+        parts = [episodes.episode(i) for i in range(len(episodes))]
+        ones = [np.ones(n) for n in episodes.lengths]
+        made = Episodes.from_arrays([o for o, _ in parts], [a for _, a in parts], ones)
+        windows = Windows(made, spec, horizon=8, discount=discount)
+        got = windows.returns(*self.every_window(windows))
+        torch.testing.assert_close(got, torch.full_like(got, 1 / (1 - discount)))
+
+    def test_a_discount_changes_no_window(self, earning, spec):
+        plain, paid = (Windows(earning, spec, horizon=8, discount=d) for d in (None, 0.9))
+        a, b = (w.sample(50, torch.Generator().manual_seed(1)) for w in (plain, paid))
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+    def test_windows_without_a_discount_have_no_returns(self, earning, spec, generator):
+        windows = Windows(earning, spec, horizon=8)
+        with pytest.raises(ValueError, match="without a discount"):
+            windows.returns(*windows.draw(4, generator))
+
+    def test_episodes_without_rewards_have_no_returns(self, episodes, spec):
+        with pytest.raises(ValueError, match="returns need rewards"):
+            Windows(episodes, spec, horizon=8, discount=0.9)
+        with pytest.raises(ValueError, match="returns need rewards"):
+            returns_to_go(episodes, 0.9)
+
+    @pytest.mark.parametrize("discount", [0.0, 1.0, -0.5, 1.5, float("nan")])
+    def test_a_discount_that_cannot_be_is_refused(self, earning, spec, discount):
+        with pytest.raises(ValueError, match="discount"):
+            Windows(earning, spec, horizon=8, discount=discount)
 
 
 def motion(spec: TrajectorySpec, tokens: int = 9) -> torch.Tensor:
