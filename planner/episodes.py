@@ -134,8 +134,18 @@ class Episodes:
 
 def concatenate(parts: Iterable[Episodes]) -> Episodes:
     """All episodes of several sets as one."""
-    pairs = [part.episode(i) for part in parts for i in range(len(part))]
-    return Episodes.from_arrays([o for o, _ in pairs], [a for _, a in pairs])
+    every = list(parts)
+    if not every:
+        raise ValueError("no episodes were given")
+    starts = np.cumsum([0, *(part.offsets[-1] for part in every[:-1])])
+    offsets = [part.offsets[:-1] + start for part, start in zip(every, starts, strict=True)]
+    rewards = [part.rewards for part in every if part.rewards is not None]
+    return Episodes(
+        np.concatenate([part.observations for part in every]),
+        np.concatenate([part.actions for part in every]),
+        np.concatenate([*offsets, [starts[-1] + every[-1].offsets[-1]]]).astype(np.int64),
+        np.concatenate(rewards) if len(rewards) == len(every) else None,
+    )
 
 
 def _rewards(rewards: Sequence[ArrayLike], taken: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

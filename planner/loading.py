@@ -33,7 +33,7 @@ def check_files(folder: Path) -> None:
     if not isinstance(parts, dict) or parts.get("_class_name") != "TrajectoryPlanner":
         raise ValueError(f"{index} describes no TrajectoryPlanner")
     networks: dict[str, Any] = {"denoiser": TemporalUNet, "normalizer": Normalizer}
-    if any(parts.get("returns") or ()):  # not every run has a return model
+    if parts.get("returns") not in (None, [None, None]):  # not every run has a return model
         networks["returns"] = ReturnModel
     for name in (*networks, "scheduler"):
         entry = parts.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -32,6 +33,7 @@ class Sampling:
         guidance: what guides do. "gradient" bends each candidate while it is denoised, "candidates" lets the guide's
             score choose among them, "both" does both; "particles" resamples them while they are denoised, and chooses.
         gradient_cap: largest norm by which guides may move a plan in one step, in normalised units.
+        smoothing: tokens over which a guide's moves are smoothed (see `sampling.Steering`).
     """
 
     candidates: int = 8
@@ -46,10 +48,13 @@ class Sampling:
     legs: int = 1
     guidance: Guidance = "both"
     gradient_cap: float = 1.0
+    smoothing: float = 2.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.candidates <= MOST_CANDIDATES:
             raise ValueError(f"candidates={self.candidates} must lie between 1 and {MOST_CANDIDATES}")
+        if not 0 <= self.smoothing < math.inf:
+            raise ValueError(f"smoothing={self.smoothing} must be a finite number of tokens, 0 or more")
         if self.warm_steps < 1:
             raise ValueError(f"warm_steps={self.warm_steps} must be at least 1")
         if not 1 <= self.legs <= MOST_LEGS:

@@ -257,7 +257,9 @@ class TrajectoryPlanner(DiffusionPipeline):
 
     def _liking(self, wish: Wish, plan: Plan) -> NDArray[np.float64]:
         paths = torch.from_numpy(plan.trajectories).to(self.device)
-        return wish.liking(self.normalizer.normalize(paths)).double().cpu().numpy()
+        pinned = torch.zeros_like(paths, dtype=torch.bool)
+        pinned[:, 0, self.spec.observations] = True  # as the return model was trained: it always knew the start
+        return wish.liking(self.normalizer.normalize(paths), pinned).double().cpu().numpy()
 
     def _wish(self, guide: Guide | Cost | None, tempo: float, past: Sequence[Array] = ()) -> Wish | None:
         """The guide as these plans are to be judged by it; None where nothing weighs anything."""
@@ -265,11 +267,8 @@ class TrajectoryPlanner(DiffusionPipeline):
         return None if kept is None else Wish(kept, self.spec, self.normalizer, tempo, past)
 
     def _one_leg(self, batch: _Batch) -> list[Plan]:
-        clean = None
-        for step in self._denoise(batch):
-            clean = step.noisy
-        assert clean is not None
-        return self._choose(batch, clean)
+        *_, end = self._denoise(batch)
+        return self._choose(batch, end)
 
     def _stitched(
         self,
@@ -290,7 +289,10 @@ class TrajectoryPlanner(DiffusionPipeline):
         plans = stitch(plan_many, conditions, generators, observations=self.spec.observations, legs=sampling.legs)
         if wish is None or sampling.guidance == "gradient":
             return plans
-        return [plan.ranked(plan.scores + GUIDE_SHARE * self._liking(wish, plan)) for plan in plans]
+        return [
+            plan.ranked(plan.scores + GUIDE_SHARE * self._liking(replace(wish, past=wish.past[i : i + 1]), plan))
+            for i, plan in enumerate(plans)
+        ]
 
     @torch.no_grad()
     def _denoise(self, batch: _Batch) -> Iterator[Step]:
@@ -316,17 +318,15 @@ class TrajectoryPlanner(DiffusionPipeline):
         )
 
     @torch.no_grad()
-    def _choose(self, batch: _Batch, clean: Tensor) -> list[Plan]:
+    def _choose(self, batch: _Batch, end: Step) -> list[Plan]:
         """Judge the candidates of each problem and sort them, best first."""
         sampling, count = batch.sampling, batch.sampling.candidates
-        rivals = batch.previous is not None and sampling.incumbent
-        if batch.previous is not None and rivals:
-            clean = self._with_incumbents(clean, batch.previous)
+        clean, pinned, normalized = end.noisy, end.pinned, end.values
+        if batch.previous is not None and sampling.incumbent:
+            clean, pinned, normalized = self._with_incumbents(batch, batch.previous, end)
             count += 1
-        pinned, values = self._expand(batch, rivals=rivals)
-        normalized = self.normalizer.normalize(values)
         clean = torch.where(pinned, normalized, clean)
-        trajectories = torch.where(pinned, values, self.normalizer.denormalize(clean))
+        trajectories = self._exact(batch, count, pinned, self.normalizer.denormalize(clean))
         verdict = judge(
             self.spec,
             trajectories,
@@ -345,31 +345,42 @@ class TrajectoryPlanner(DiffusionPipeline):
         guides = () if batch.wish is None else batch.wish.guide.describe()
         return sorted_plans(self.spec, trajectories, verdict, scores, problems=len(batch.conditions), guides=guides)
 
-    def _expand(self, batch: _Batch, *, rivals: bool = False) -> tuple[Tensor, Tensor]:
-        """Mask and values (B, H, D) in environment units, on the device; with a place for a rival behind each K."""
+    def _expand(self, batch: _Batch) -> tuple[Tensor, Tensor]:
+        """Mask and values (B, H, D) in environment units, on the device."""
         mask, values = stack(batch.conditions)
         if mask.shape[1:] != (self.horizon, self.spec.width):
             raise ValueError(
                 f"conditions over {tuple(mask.shape[1:])} do not fit this planner's "
                 f"{(self.horizon, self.spec.width)} (tokens, columns); make them with planner.problem(...)"
             )
-        count = batch.sampling.candidates
-        mask, values = (t.unsqueeze(1).repeat(1, count + rivals, 1, 1) for t in (mask, values))
-        free = ~mask[:, :count, :, self.spec.arrived].any(-1) if batch.sampling.spread and self.spec.position else None
-        if free is not None and free.any():
+        count, arrived = batch.sampling.candidates, self.spec.arrived
+        mask, values = (t.unsqueeze(1).repeat(1, count, 1, 1) for t in (mask, values))  # (P, K, H, D)
+        free = ~mask[..., arrived].any(-1)
+        if batch.sampling.spread and self.spec.position and free.any():
             ends = torch.linspace(1, self.horizon - 1, count).round() if count > 1 else torch.tensor([self.horizon - 1])
             reached = torch.where(torch.arange(self.horizon) >= ends[:, None], 1.0, -1.0)  # (K, H)
-            mask[:, :count, :, self.spec.arrived] |= free[..., None]
-            own = values[:, :count, :, self.spec.arrived]
-            values[:, :count, :, self.spec.arrived] = torch.where(free[..., None], reached, own)
+            mask[..., arrived] |= free[..., None]
+            values[..., arrived] = torch.where(free[..., None], reached, values[..., arrived])
         return mask.flatten(0, 1).to(self.device), values.flatten(0, 1).to(self.device)
 
-    def _with_incumbents(self, clean: Tensor, previous: Sequence[tuple[Plan, float]]) -> Tensor:
-        """Candidates (P * K, H, D) and, behind each problem's own, what is left of the plan that it follows now."""
+    def _exact(self, batch: _Batch, count: int, pinned: Tensor, trajectories: Tensor) -> Tensor:
+        """Trajectories (B, H, D) in environment units with what the problems pin put in as it was given."""
+        mask, values = (t.repeat_interleave(count, dim=0).to(self.device) for t in stack(batch.conditions))
+        return torch.where(mask & pinned, values, trajectories)
+
+    def _with_incumbents(
+        self, batch: _Batch, previous: Sequence[tuple[Plan, float]], end: Step
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Candidates, pins and their values, and behind each problem's own what is left of the plan it follows now."""
         left = torch.stack([torch.from_numpy(p.remainder(n)[0, : self.horizon]) for p, n in previous])
-        left = self.normalizer.normalize(left.to(self.device)).unsqueeze(1)
-        each = clean.reshape(len(previous), -1, *clean.shape[1:])
-        return torch.cat([each, left], dim=1).flatten(0, 1)
+        mask, values = (t.to(self.device) for t in stack(batch.conditions))
+        rivals = (self.normalizer.normalize(left.to(self.device)), mask, self.normalizer.normalize(values))
+        pairs = zip((end.noisy, end.pinned, end.values), rivals, strict=True)
+        made = [
+            torch.cat([own.reshape(len(previous), -1, *own.shape[1:]), rival.unsqueeze(1)], dim=1).flatten(0, 1)
+            for own, rival in pairs
+        ]
+        return made[0], made[1], made[2]
 
 
 @dataclass(frozen=True)

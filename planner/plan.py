@@ -19,6 +19,8 @@ from .spec import TrajectorySpec
 
 Array = NDArray[np.floating[Any]]
 
+FINE = 20  # points per token at which a plan's speed is looked at
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -151,10 +153,10 @@ class Plan:
         """Fastest planned speed of the best candidate before it arrives, between its tokens too; position units / s."""
         if not self.spec.velocity:
             return 0.0
-        asked = self.reference(np.arange(self.steps + 1))
+        tokens = np.linspace(0, self.arrivals[0], FINE * int(self.arrivals[0]) + 1)
+        asked = self.reference(tokens * self.spec.stride / self.tempo)
         planned = np.linalg.norm(asked.observation[:, self.spec.velocity_indices], axis=1)
-        moved = np.linalg.norm(np.diff(asked.position, axis=0), axis=1) / self.spec.dt_seconds
-        return float(max(planned.max(), moved.max(initial=0.0)))
+        return float(max(planned.max(), np.linalg.norm(asked.velocity, axis=1).max()))
 
     def slowed(self, limit: float) -> Plan:
         """The same plan, to be followed so slowly that it nowhere passes a speed (position units per second)."""

@@ -63,7 +63,9 @@ class ReturnModel(ModelMixin, ConfigMixin):
         channels = [width * m for m in multipliers]
         if not 0 < discount < 1:
             raise ValueError(f"discount={discount} must lie between 0 and 1, both excluded")
-        if columns < 1 or stride < 1 or octaves < 0 or any(c < 8 or c % 8 for c in channels):
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={kernel_size} must be odd and positive")
+        if not channels or columns < 1 or stride < 1 or octaves < 0 or any(c < 8 or c % 8 for c in channels):
             raise ValueError(f"columns={columns}, stride={stride}, octaves={octaves}, channels {channels} do not do")
         embed = 4 * width
         self.octaves, self.keep = octaves, discount**stride

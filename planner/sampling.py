@@ -28,12 +28,18 @@ class Steering:
         gradient: climb the score's gradient.
         particles: resample the candidates of a problem by their scores as they become clear.
         gradient_cap: largest norm, over H and D, by which one clean trajectory may be moved in a step.
+        smoothing: standard deviation in tokens over which a move is smoothed; 0 for none. The gradient through a
+            network is jagged in time, trajectories are not: unsmoothed moves make plans that cannot be followed.
+        carried: where what is at work changes from one progress to another, what is at work at both; None where nothing
+            changes. Particles keep no credit for a wish that has ended.
     """
 
     at: Callable[[float], Score | None]
     gradient: bool = True
     particles: bool = False
     gradient_cap: float | None = None
+    smoothing: float = 0.0
+    carried: Callable[[float, float], Score | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Step:
         timestep: training timestep that was denoised.
         clean: predicted clean trajectories (B, H, D), normalised, pins exact.
         noisy: the next, less noisy sample (B, H, D); after the last step the result.
+        pinned, values: (B, H, D) the conditions of each: particles take theirs along.
     """
 
     index: int
@@ -53,6 +60,8 @@ class Step:
     timestep: int
     clean: Tensor
     noisy: Tensor
+    pinned: Tensor
+    values: Tensor
 
 
 @dataclass(frozen=True)
@@ -136,22 +145,26 @@ def denoise(
         scheduler.set_begin_index(skip)
     noisy = torch.where(pinned, values, noisy)
     credited = torch.zeros(len(noisy), device=device)
+    total, before = len(steps) - skip, -1.0  # nothing is at work before the first step
     for index, timestep in enumerate(steps[skip:]):
-        t = torch.full((len(noisy),), timestep, device=device)
-        score = None if steering is None else steering.at(index / (len(steps) - skip))
+        t, progress = torch.full((len(noisy),), timestep, device=device), index / total
+        score = None if steering is None else steering.at(progress)
         if steering is None or score is None:
             clean = predict(noisy, t, pinned, values)
         else:
             if steering.gradient:
-                clean = _guided(predict, noisy, t, pinned, values, score, steering.gradient_cap)
+                clean = _guided(predict, noisy, t, pinned, values, score, steering)
             else:
                 clean = predict(noisy, t, pinned, values)
             if steering.particles:
-                kept, credited = _resample(score(clean, noisy, t), credited, generators)
-                clean, noisy = clean[kept], noisy[kept]
+                alike = None if steering.carried is None else steering.carried(before, progress)
+                credited = credited if alike is None else alike(clean, noisy, t)
+                kept, credited = _resample(score(clean, noisy, t), credited, generators, surely=index == total - 1)
+                clean, noisy, pinned, values = clean[kept], noisy[kept], pinned[kept], values[kept]
+            before = progress
         noisy = _advance(scheduler, clean, timestep, noisy, generators, temperature, eta)
         noisy = torch.where(pinned, values, noisy)
-        yield Step(index, len(steps) - skip, timestep, clean, noisy)
+        yield Step(index, total, timestep, clean, noisy, pinned, values)
 
 
 def _advance(
@@ -181,7 +194,7 @@ def _guided(
     pinned: Tensor,
     values: Tensor,
     score: Score,
-    cap: float | None,
+    steering: Steering,
 ) -> Tensor:
     """The clean prediction, moved up the guide's gradient."""
     with torch.enable_grad():
@@ -190,24 +203,35 @@ def _guided(
         gradient = torch.autograd.grad(score(clean, x, t).sum(), x)[0]
     alpha, sigma = signal_and_noise(predict.alphas_cumprod, t)
     move = torch.where(pinned, 0.0, sigma**2 / alpha * gradient)
-    if cap is not None:
+    if steering.smoothing > 0:
+        move = torch.where(pinned, 0.0, smoothed(move, steering.smoothing))
+    if steering.gradient_cap is not None:
         norm = move.flatten(1).norm(dim=1).clamp(min=1e-12)
-        move = move * (cap / norm).clamp(max=1.0).reshape(-1, 1, 1)
+        move = move * (steering.gradient_cap / norm).clamp(max=1.0).reshape(-1, 1, 1)
     moved = clean.detach() + move
     return moved if predict.clip is None else torch.where(pinned, values, moved.clamp(-predict.clip, predict.clip))
 
 
-def _resample(scores: Tensor, credited: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+def smoothed(moves: Tensor, tokens: float) -> Tensor:
+    """Moves (B, H, D) averaged over time with a Gaussian window; what is constant in time stays as it is."""
+    time = torch.arange(moves.shape[1], device=moves.device, dtype=moves.dtype)
+    window = torch.exp(-0.5 * ((time[:, None] - time) / tokens).square())
+    return (window / window.sum(1, keepdim=True)) @ moves
+
+
+def _resample(
+    scores: Tensor, credited: Tensor, generators: Sequence[torch.Generator], *, surely: bool = False
+) -> tuple[Tensor, Tensor]:
     """Which particles (B,) go on, and the scores (B,) that they have been resampled for already.
 
     Systematic resampling by exp(score - what was credited before), in those problems where fewer than half of the
-    particles would count.
+    particles would count, or surely.
     """
     problems, device = len(generators), scores.device
     risen = (scores - credited).reshape(problems, -1)
     shares = torch.softmax(risen, dim=1)  # (P, K)
     count = shares.shape[1]
-    due = 1 / shares.square().sum(1, keepdim=True) < count / 2
+    due = (1 / shares.square().sum(1, keepdim=True) < count / 2) | surely
     offsets = torch.stack([torch.rand((), generator=g, device=g.device) for g in generators]).to(device)
     own = torch.arange(count, device=device).expand(problems, -1)
     drawn = torch.searchsorted(shares.cumsum(1), (own + offsets[:, None]) / count).clamp(max=count - 1)

@@ -20,6 +20,7 @@ from .sampling import Score, Steering
 from .spec import TrajectorySpec
 
 REMEMBERED = 64  # points of the past
+FAR = 1e6  # position units: where nothing was passed
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,14 @@ class Wish:
         return Sight(spec, path * pace, noisy, t, pinned, past)
 
     def _passed(self, clean: Tensor) -> Tensor | None:
-        """Positions (B, n, P) of the past, at most `REMEMBERED` for each problem."""
+        """Positions (B, n, P) of the past, at most `REMEMBERED` for each problem; far away where there are fewer."""
         if not self.past or not self.spec.position:
             return None
-        kept = [
-            torch.from_numpy(
-                p[np.linspace(0, len(p) - 1, REMEMBERED).round().astype(int)][:, self.spec.position_indices]
-            )
-            for p in map(np.asarray, self.past)
-        ]
-        each = torch.stack(kept).to(clean)
+        each = torch.full((len(self.past), REMEMBERED, len(self.spec.position)), FAR)
+        for row, seen in zip(each, map(np.asarray, self.past), strict=True):
+            kept = np.unique(np.linspace(0, len(seen) - 1, min(REMEMBERED, len(seen))).round().astype(int))
+            row[: len(kept)] = torch.from_numpy(seen[kept][:, self.spec.position_indices]).float()
+        each = each.to(clean)
         return each.repeat_interleave(len(clean) // len(each), dim=0)
 
     def steering(self, pinned: Tensor, sampling: Sampling) -> Steering | None:
@@ -82,8 +81,22 @@ class Wish:
                 return None
             return lambda clean, noisy, t: now.value(self.sight(clean, noisy, t, pinned))
 
+        def carried(before: float, progress: float) -> Score | None:
+            old, new = self.guide.at(before).terms, self.guide.at(progress).terms
+            if old == new:
+                return None
+            both = Guide(tuple(term for term in new if term in old))
+            return lambda clean, noisy, t: both.value(self.sight(clean, noisy, t, pinned))
+
         particles = sampling.guidance == "particles"
-        return Steering(at, gradient=not particles, particles=particles, gradient_cap=sampling.gradient_cap)
+        return Steering(
+            at,
+            gradient=not particles,
+            particles=particles,
+            gradient_cap=sampling.gradient_cap,
+            smoothing=sampling.smoothing,
+            carried=carried,
+        )
 
     @torch.no_grad()
     def liking(self, clean: Tensor, pinned: Tensor | None = None) -> Tensor:

@@ -116,7 +116,7 @@ class Guide:
 
     def describe(self) -> tuple[str, ...]:
         """One line per term, a SPEC wherever it came from one."""
-        return tuple(f"{t.name}@{t.weight:g}" for t in self.terms)
+        return tuple(f"{t.name}@{t.weight:.12g}" for t in self.terms)
 
     @property
     def marks(self) -> tuple[Mark, ...]:

@@ -41,7 +41,7 @@ def speed(max: float) -> Guide:
             total = (total + F.relu(_size(path[..., spec.velocity_columns]) - max).square().sum(-1)) / 2
         return total
 
-    return Guide.of(cost, f"speed:max={max:g}", mark=SpeedLimit(max))
+    return Guide.of(cost, f"speed:max={max:.12g}", mark=SpeedLimit(max))
 
 
 def effort() -> Guide:

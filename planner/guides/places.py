@@ -67,7 +67,7 @@ def avoid(
         return inside.square().sum(-1) / (POINTS_PER_TOKEN * depth**2)
 
     extra = {"margin": margin} if margin else {}
-    words = ",".join(f"{name}={value:g}" for name, value in {"x": x, "y": y, **sizes, **extra}.items())
+    words = ",".join(f"{name}={value:.12g}" for name, value in {"x": x, "y": y, **sizes, **extra}.items())
     return Guide.of(cost, f"avoid:{words}", mark=place)
 
 
@@ -88,7 +88,7 @@ def wall(clearance: Clearance, margin: float) -> Guide:
         lack = F.relu(margin - clearance(way(spec, path)))
         return lack.square().sum(-1) / (POINTS_PER_TOKEN * margin**2)
 
-    return Guide.of(cost, f"wall:margin={margin:g}")
+    return Guide.of(cost, f"wall:margin={margin:.12g}")
 
 
 def goal(x: float, y: float) -> Guide:
@@ -104,7 +104,7 @@ def goal(x: float, y: float) -> Guide:
     def cost(spec: TrajectorySpec, path: Tensor) -> Tensor:
         return _distances(_positions(spec, path)[:, -1:], x, y)[:, 0]
 
-    return Guide.of(cost, f"goal:x={x:g},y={y:g}", mark=Spot(x, y))
+    return Guide.of(cost, f"goal:x={x:.12g},y={y:.12g}", mark=Spot(x, y))
 
 
 def via(x: float, y: float) -> Guide:
@@ -124,7 +124,7 @@ def via(x: float, y: float) -> Guide:
         points = points if sight.past is None else torch.cat([sight.past[..., :2], points[..., :2]], dim=1)
         return -torch.logsumexp(-SHARPNESS * _distances(points, x, y).square(), dim=-1) / SHARPNESS
 
-    return Guide((Term(f"via:x={x:g},y={y:g}", cost, mark=Spot(x, y)),))
+    return Guide((Term(f"via:x={x:.12g},y={y:.12g}", cost, mark=Spot(x, y)),))
 
 
 def way(spec: TrajectorySpec, path: Tensor) -> Tensor:

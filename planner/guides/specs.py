@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
@@ -71,7 +72,10 @@ def all_guides() -> dict[str, Callable[..., Guide]]:
     """Every known guide by name: built in, registered, and from entry points in the group "diffplan.guides"."""
     for point in importlib.metadata.entry_points(group=GROUP):
         if point.name not in _FAMILY:
-            register_guide(point.name, point.load())
+            try:
+                register_guide(point.name, point.load())
+            except Exception as error:  # somebody else's package: one that is broken must not take the others along
+                warnings.warn(f"guide {point.name!r} of {point.value} cannot be loaded: {error}", stacklevel=2)
     return dict(sorted(_FAMILY.items()))
 
 
