@@ -82,6 +82,7 @@ def evaluate(
     guide: Guide | Cost | None = None,
     pin_goal: bool = True,
     references: bool = True,
+    seeds: Sequence[int] | None = None,
     **options: Any,
 ) -> Iterator[float | Evaluation]:
     """Run the protocol, yielding the share done and, last, the `Evaluation`.
@@ -96,12 +97,15 @@ def evaluate(
         tempo: how much faster than planned plans are followed; None takes the task's.
         guide: what plans should prefer.
         pin_goal: give the planner the goal; without it only the guide leads there.
+        seeds: of the episodes, instead of those that `seed` makes.
         references: also run the policies that set the scale.
         **options: fields of `options.Sampling`.
     """
     if episodes < 1:
         raise ValueError(f"episodes={episodes} must be at least 1")
-    seeds = episode_seeds(seed, episodes)
+    seeds = episode_seeds(seed, episodes) if seeds is None else list(seeds)
+    if len(seeds) != episodes:
+        raise ValueError(f"{episodes} episodes need as many seeds, got {len(seeds)}")
     with Simulators(task, episodes) as simulators:
         follow = controller_for(task, controller)
         executor = Executor(

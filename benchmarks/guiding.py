@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from diffplan.envs.control import controller_for
 from diffplan.envs.simulators import Simulators
 from diffplan.envs.tasks import MazeTask
-from diffplan.envs.wishes import AVOID_CLEARANCE, AVOID_WEIGHT
+from diffplan.envs.wishes import AVOID_CLEARANCE, AVOID_WEIGHT, feasible_for
 from diffplan.planner.execution import Executor
 from diffplan.planner.guides import Guide, avoid, effort, goal, learned_return, length, smooth, speed, via, wall
 from diffplan.planner.pipeline import TrajectoryPlanner
 from diffplan.planner.plan import Plan
 
-from .scenarios import Scenario, make_scenarios
+from .scenarios import Scenario
 
 Array = NDArray[np.float64]
 Wish = Callable[[Scenario, float], Guide | None]
@@ -33,6 +33,7 @@ Wish = Callable[[Scenario, float], Guide | None]
 NEAR = 0.15  # metres at which a via counts as passed
 SLOWER = 0.8  # share of the unguided plan's top speed that is allowed
 OVER = 1.05  # of the speed limit that is forgiven
+COMPARED = ("avoid", "via", "length", "return")  # guides for which samplers and ways are compared
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,14 @@ def watch(task: MazeTask, scene: Scenario, path: Array, speeds: Array, *, reache
     return Outcome(touched, away <= NEAR, away, float(speeds.max()), reached, steps)
 
 
-def on_paper(planner: TrajectoryPlanner, task: MazeTask, scene: Scenario, guide: Guide | None, **options: Any) -> Plan:
-    """Plan a pair."""
+def on_paper(
+    planner: TrajectoryPlanner, task: MazeTask, scene: Scenario, guide: Guide | None, *, checked: bool, **options: Any
+) -> Plan:
+    """Plan a pair; `checked` puts candidates that touch a wall or a disc last, as `diffplan plan` does."""
+    feasible = feasible_for(task, guide) if checked else None
     problem = planner.problem([*scene.start, 0.0, 0.0], list(scene.goal))
     generator = torch.Generator().manual_seed(scene.seed)
-    return planner.plan(problem, guide=guide, generator=generator, **options)
+    return planner.plan(problem, guide=guide, generator=generator, feasible=feasible, **options)
 
 
 def paper_outcome(task: MazeTask, scene: Scenario, plan: Plan) -> Outcome:
@@ -82,7 +86,7 @@ def paper_outcome(task: MazeTask, scene: Scenario, plan: Plan) -> Outcome:
 def executed_outcome(
     planner: TrajectoryPlanner, task: MazeTask, scene: Scenario, guide: Guide | None, **options: Any
 ) -> Outcome:
-    """What happens in MuJoCo until the goal is reached, replanning as the task does."""
+    """What happens in MuJoCo until the goal is reached, replanning as the task does, candidates checked."""
     with Simulators(task, 1, start=scene.start, goal=scene.goal) as simulators:
         executor = Executor(
             planner,
@@ -90,6 +94,7 @@ def executed_outcome(
             controller=controller_for(task),
             replan_every=task.replan_every,
             guide=guide,
+            feasible=feasible_for(task, guide),
             keep_plans=False,
             **options,
         )
@@ -154,7 +159,7 @@ def keep_out(task: MazeTask, scene: Scenario) -> Guide:
     return AVOID_WEIGHT * avoid(scene.disc.x, scene.disc.y, scene.disc.radius, margin=margin)
 
 
-VIA_WEIGHT, SPEED_WEIGHT = 100.0, 3.0
+VIA_WEIGHT, SPEED_WEIGHT = 300.0, 0.03
 
 
 def wishes(task: MazeTask) -> dict[str, tuple[Wish, tuple[str, ...]]]:
@@ -179,24 +184,25 @@ def wishes(task: MazeTask) -> dict[str, tuple[Wish, tuple[str, ...]]]:
 
 
 def composition(
-    planner: TrajectoryPlanner, task: MazeTask, scenes: Sequence[Scenario], *, candidates: int, executed: bool
+    planner: TrajectoryPlanner, task: MazeTask, scenes: Sequence[Scenario], *, candidates: int
 ) -> Generator[str, None, list[dict[str, Any]]]:
-    """Shares of pairs that get what was asked, one row per wish."""
-    plain = [paper_outcome(task, s, on_paper(planner, task, s, None)) for s in scenes]
+    """Shares of pairs that get what was asked: plans by guides alone, plans checked against the map, and executed."""
+    plain = [paper_outcome(task, s, on_paper(planner, task, s, None, checked=False)) for s in scenes]
     limits, rows = [SLOWER * o.top_speed for o in plain], []
-    for name, (make, asked) in wishes(task).items():
-        began = time.monotonic()
-        count = candidates if asked else planner.sampling.candidates
-        outcomes = []
-        for s, limit in zip(scenes, limits, strict=True):
-            guide = make(s, limit)
-            if executed:
-                outcomes.append(executed_outcome(planner, task, s, guide, candidates=count))
-            else:
-                outcomes.append(paper_outcome(task, s, on_paper(planner, task, s, guide, candidates=count)))
-        made = row(name, "executed" if executed else "plan", count, outcomes, limits, asked)
-        rows.append(asdict(made))
-        yield f"{made} ({time.monotonic() - began:.0f} s)"
+    for where in ("plan, guides alone", "plan", "executed"):
+        for name, (make, asked) in wishes(task).items():
+            began, outcomes = time.monotonic(), []
+            count = candidates if asked else planner.sampling.candidates
+            for s, limit in zip(scenes, limits, strict=True):
+                guide = make(s, limit)
+                if where == "executed":
+                    outcomes.append(executed_outcome(planner, task, s, guide, candidates=count))
+                else:
+                    plan = on_paper(planner, task, s, guide, checked=where == "plan", candidates=count)
+                    outcomes.append(paper_outcome(task, s, plan))
+            made = row(name, where, count, outcomes, limits, asked)
+            rows.append(asdict(made))
+            yield f"{made} ({time.monotonic() - began:.0f} s)"
     return rows
 
 
@@ -217,9 +223,9 @@ class Dial:
 def dials(planner: TrajectoryPlanner, task: MazeTask) -> list[Dial]:
     """Every guide of the family."""
     made = [
-        Dial("avoid", "cost", (1, 10, 100), lambda s: avoid(s.disc.x, s.disc.y, s.disc.radius, margin=0.15)),
-        Dial("via", "m^2", (1, 10, 100), lambda s: via(s.via.x, s.via.y)),
-        Dial("wall", "cost", (1, 10, 100), lambda s: wall(task.clearance(), 0.3)),
+        Dial("avoid", "depth^2 / size^2", (1, 10, 100), lambda s: avoid(s.disc.x, s.disc.y, s.disc.radius, margin=0.2)),
+        Dial("via", "m^2", (3, 30, 300), lambda s: via(s.via.x, s.via.y)),
+        Dial("wall", "lack^2 / margin^2", (1, 10, 100), lambda s: wall(task.clearance(), 0.3)),
         Dial("speed", "(m/s)^2", (0.03, 0.3, 3), lambda s: speed(3.0)),
         Dial("effort", "action^2", (10, 100, 1000), lambda s: effort()),
         Dial("smooth", "(m/s^2)^2", (0.01, 0.1, 1), lambda s: smooth()),
@@ -278,6 +284,8 @@ def samplers(
     rows = []
     kinds = {"ddim": {"steps": 16}, "ddpm": {"steps": 32}, "dpm++": {"steps": 16}}
     for dial in dials(planner, task):
+        if dial.name not in COMPARED:
+            continue
         for weight in (0.0, dial.weights[1]):
             numbers = {}
             for name, extra in kinds.items():
@@ -295,7 +303,7 @@ def ways(
     """The ways to use a guide: what each gets, whether its plans hold, and what it costs."""
     rows = []
     for dial in dials(planner, task):
-        if dial.name not in ("avoid", "via", "length", "return"):
+        if dial.name not in COMPARED:
             continue
         for candidates in (8, 64):
             for guidance in ("gradient", "candidates", "both", "particles"):
@@ -337,8 +345,3 @@ def cost_of_guidance(planner: TrajectoryPlanner, task: MazeTask, *, repeats: int
     medians = {f"{name}_seconds": round(statistics.median(t), 5) for name, t in times.items()}
     ratio = medians["gradient_seconds"] / medians["unguided_seconds"]
     return medians | {"gradient_over_unguided": round(ratio, 3), "threads": torch.get_num_threads()}
-
-
-def scenes_for(task: MazeTask, pairs: int, seed: int) -> list[Scenario]:
-    """The benchmark's pairs."""
-    return make_scenarios(task, pairs, seed=seed)

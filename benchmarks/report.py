@@ -85,11 +85,131 @@ def execution_table(folder: Path) -> str:
     return markdown(["following the plan, maze2d-umaze", "strict score", "success"], rows)
 
 
+def guides_tables(report: dict[str, Any]) -> dict[str, list[list[str]]]:
+    """Tables (header first) of the guides' benchmark: composition, weights, samplers, ways."""
+
+    def share(value: float) -> str:
+        return f"{100 * value:.0f}%"
+
+    composition = [
+        [
+            row["where"],
+            row["wish"],
+            str(row["candidates"]),
+            share(row["touched"]),
+            share(row["slow_enough"]),
+            share(row["passed"]),
+            share(row["reached"]),
+            share(row["all_kept"]),
+            f"{row['steps']:.0f}",
+        ]
+        for row in report["composition"]
+    ]
+    weights = [
+        [
+            row["guide"],
+            row["unit"],
+            " / ".join(f"{w:g}" for w in row["weights"]),
+            " / ".join(map(_short, row["quantity"])),
+        ]
+        for row in report["weights"]
+    ]
+    kinds = ("ddim", "ddpm", "dpm++")
+    sampled = [
+        [
+            f"{row['guide']}@{row['weight']:g}",
+            *(f"{_short(m)} ± {_short(h)}" for m, h in map(row["quantity"].get, kinds)),
+        ]
+        for row in report["samplers"]
+    ]
+    chosen = [
+        [
+            f"{row['guide']} ({row['unit']})",
+            str(row["candidates"]),
+            row["guidance"],
+            f"{_short(row['quantity'])} ± {_short(row['quantity_ci95'])}",
+            f"{1000 * row['plan_seconds_median']:.0f} ms",
+        ]
+        for row in report["ways"]
+    ]
+    head = ["where", "asked for", "candidates", "touch the disc", "slow enough", "pass the via", "reach the goal"]
+    return {
+        "composition": [[*head, "all that was asked", "steps"], *composition],
+        "weights": [["guide", "quantity", "weights", "mean quantity"], *weights],
+        "samplers": [["guide", *kinds], *sampled],
+        "ways": [["guide", "candidates", "guidance", "mean quantity", "one plan"], *chosen],
+    }
+
+
+def learned_table(report: dict[str, Any]) -> list[list[str]]:
+    """Table (header first) of episodes led by returns, or made of legs."""
+    rows = []
+    for row in report["rows"]:
+        steps = row["steps_to_goal"]
+        fewer = [
+            f"{-d['mean']:.1f} ± {d['ci95']:.1f} fewer than {name}"
+            for name, d in row.get("steps_fewer_than", {}).items()
+        ]
+        success = "" if "success_rate" not in row else f"{100 * row['success_rate']:.0f}%"
+        by = [
+            f"{cells} cells: {100 * v['success_rate']:.0f}% of {v['pairs']}"
+            for cells, v in row.get("by_cells", {}).items()
+        ]
+        rows.append(
+            [
+                row["label"],
+                str(row["episodes"]),
+                _pm(row) if row.get("score_strict") is not None else "",
+                success,
+                f"{steps['mean']:.1f} ± {steps['ci95']:.1f}",
+                "; ".join(fewer + by),
+            ]
+        )
+    return [["", "episodes", "strict score", "success", "steps to the goal", ""], *rows]
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _guides_part(part: str) -> Any:
+    def make(folder: Path) -> str:
+        path = folder / "guides.json"
+        if not path.is_file():
+            return ""
+        header, *rows = guides_tables(json.loads(path.read_text()))[part]
+        return markdown(header, rows)
+
+    return make
+
+
+def _learned_part(name: str) -> Any:
+    def make(folder: Path) -> str:
+        path = folder / f"{name}.json"
+        if not path.is_file():
+            return ""
+        header, *rows = learned_table(json.loads(path.read_text()))
+        return markdown(header, rows)
+
+    return make
+
+
+TABLES = {
+    "results": results_table,
+    "execution": execution_table,
+    **{part: _guides_part(part) for part in ("composition", "weights", "samplers", "ways")},
+    **{name: _learned_part(name) for name in ("returns", "roundabout", "stitching")},
+}
+"""The README's tables by the marks between which they stand."""
+
+
 def fill_readme(readme: Path, results: Path) -> None:
     """Put the tables between their marks in the README."""
     text = readme.read_text()
-    for mark, table in (("results", results_table), ("execution", execution_table)):
+    for mark, table in TABLES.items():
         begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
+        if begin not in text:
+            continue
         head, rest = text.split(begin)
         text = head + begin + table(results) + end + rest.split(end)[1]
     readme.write_text(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,15 @@ import torch
 from diffplan.envs.presets import find_preset
 from diffplan.envs.records import write_json
 from diffplan.envs.runs import RUNS, STATE, exact_command, load_planner, read_record, versions
-from diffplan.envs.tasks import find_task
+from diffplan.envs.tasks import MazeTask, Task, find_task
 from diffplan.envs.training import train_run
 from diffplan.planner.training import TrainConfig
 
 from .evaluate import Evaluation, evaluate, record
-from .report import HEADER, markdown, table_rows
+from .guiding import composition, cost_of_guidance, monotone, samplers, ways
+from .learned import returns_alone, roundabout, stitching
+from .report import HEADER, guides_tables, learned_table, markdown, table_rows
+from .scenarios import make_scenarios
 
 Report = tuple[dict[str, Any], list[list[str]]]
 """Numbers for the JSON, and rows of the table."""
@@ -30,8 +33,21 @@ SUITE = {
     "maze2d-umaze": "train umaze with the default preset, then maze2d and multi2d under the strict protocol",
     "maze2d-medium": "the same for medium",
     "maze2d-large": "the same for large",
+    "guides": "what guides get on paper and executed, each by its weight, with each sampler, and the ways to use them",
+    "returns": "maze2d-umaze with no goal given, led by the learned return alone",
+    "roundabout": "steps to the goal after training on data half of whose routes are detours (maze2d-umaze-roundabout)",
+    "stitching": "goals farther than any episode of the data goes (multi2d-umaze-stitch)",
     "execution": "tracking the plan against applying the planned actions, and how often to replan, on maze2d-umaze",
 }
+
+
+LEARNED: dict[str, tuple[str, Callable[[str | None, int, int], Any]]] = {
+    "returns": ("maze2d-umaze", returns_alone),
+    "roundabout": ("maze2d-umaze-roundabout", roundabout),
+    "stitching": ("multi2d-umaze-stitch", stitching),
+}
+
+GUIDED_CANDIDATES = 32
 
 
 def run_benchmark(name: str, *, output: Path, run: str | None = None, episodes: int = 100) -> Iterator[str]:
@@ -50,11 +66,17 @@ def run_benchmark(name: str, *, output: Path, run: str | None = None, episodes: 
         raise ValueError(f"unknown benchmark {name!r}; known: {', '.join(SUITE)}")
     if not output.is_dir():
         raise ValueError(f"folder {str(output)!r} does not exist; make it, or name another with --output")
+    header = ["row", *HEADER]
     if name == "execution":
         report, rows = yield from _execution(run, episodes)
+    elif name == "guides":
+        report = yield from _guides(run, episodes)
+        header, *rows = guides_tables(report)["composition"]
+    elif name in LEARNED:
+        report = yield from _learned(name, run, episodes)
+        header, *rows = learned_table(report)
     else:
         report, rows = yield from _maze(name, run, episodes)
-    header = ["row", *HEADER]
     write_json(output / f"{name}.json", report | {"versions": versions(), "command": exact_command()})
     (output / f"{name}.md").write_text(f"# {name}\n\n{SUITE[name]}\n\n" + markdown(header, rows))
     yield markdown(header, rows)
@@ -64,12 +86,9 @@ def run_benchmark(name: str, *, output: Path, run: str | None = None, episodes: 
 def _maze(name: str, run: str | None, episodes: int) -> Generator[str, None, Report]:
     folder = Path(run) if run else RUNS / f"bench-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if run is None:
-        task, preset = find_task(name), find_preset("default")
+        task = find_task(name)
         yield f"training {name} for {task.minutes:g} minutes into {folder}"
-        config = TrainConfig(minutes=task.minutes)
-        for stage in train_run(task, folder, config, preset=preset, command=exact_command()):
-            if stage.message:
-                yield stage.message
+        yield from _train(task, folder, TrainConfig(minutes=task.minutes))
     evaluations = []
     for task_name in (name, name.replace("maze2d", "multi2d")):
         numbers = yield from _measure(str(folder), task_name, episodes)
@@ -94,6 +113,40 @@ def _execution(run: str | None, episodes: int) -> Generator[str, None, Report]:
         evaluations.append({"label": label} | numbers)
         rows += [[label, *row] for row in table_rows(numbers)]
     return {"evaluations": evaluations}, rows
+
+
+def _guides(run: str | None, pairs: int) -> Generator[str, None, dict[str, Any]]:
+    planner, task = load_planner(run, task="multi2d-umaze")
+    assert isinstance(task, MazeTask)
+    scenes = make_scenarios(task, pairs, seed=SEED)
+    report: dict[str, Any] = {"task": task.name, "pairs": pairs, "seed": SEED, "device": str(planner.device)}
+    report["composition"] = yield from composition(planner, task, scenes, candidates=GUIDED_CANDIDATES)
+    report["weights"] = yield from monotone(planner, task, scenes)
+    report["samplers"] = yield from samplers(planner, task, scenes)
+    report["ways"] = yield from ways(planner, task, scenes[:50])
+    report["speed"] = cost_of_guidance(planner, task)
+    yield f"{report['speed']}"
+    return report
+
+
+def _learned(name: str, run: str | None, episodes: int) -> Generator[str, None, dict[str, Any]]:
+    if run is None:
+        run, task = str(RUNS / f"bench-{name}-{time.strftime('%Y%m%d-%H%M%S')}"), find_task(LEARNED[name][0])
+        config = TrainConfig(minutes=task.minutes)
+        yield f"training {task.name} for {task.minutes:g} minutes into {run}"
+        yield from _train(task, Path(run), config)
+    rows = yield from LEARNED[name][1](run, episodes, SEED)
+    folder = Path(run)
+    training = training_record(folder) if (folder / "run.json").is_file() else None
+    calibration = folder / "returns_calibration.json"
+    known = json.loads(calibration.read_text()) if calibration.is_file() else None
+    return {"seed": SEED, "device": "cpu", "rows": rows, "calibration": known, "training": training}
+
+
+def _train(task: Task, folder: Path, config: TrainConfig) -> Iterator[str]:
+    for stage in train_run(task, folder, config, preset=find_preset("default"), command=exact_command()):
+        if stage.message:
+            yield stage.message
 
 
 def _measure(run: str | None, task_name: str, episodes: int, **options: Any) -> Generator[str, None, dict[str, Any]]:

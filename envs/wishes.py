@@ -15,7 +15,7 @@ from diffplan.planner.plan import Plan
 from .tasks import Task
 
 AVOID_WEIGHT = 100.0
-AVOID_CLEARANCE = 0.05  # metres beyond the agent's radius: tracking has an error
+AVOID_CLEARANCE = 0.1  # metres beyond the agent's radius: tracking has an error
 
 
 def surroundings(task: Task, planner: TrajectoryPlanner) -> Surroundings:

@@ -48,7 +48,7 @@ class Sampling:
     legs: int = 1
     guidance: Guidance = "both"
     gradient_cap: float = 1.0
-    smoothing: float = 2.0
+    smoothing: float = 3.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.candidates <= MOST_CANDIDATES:

@@ -33,6 +33,8 @@ from .steering import Wish
 from .stitching import stitch
 from .unet import TemporalUNet
 
+SPEED_RESERVE = 0.93  # of a speed limit is planned for: following a plan overshoots a little
+
 Feasible = Callable[[Plan], NDArray[np.bool_]]
 """A caller's own check of candidates, such as against a map: a plan to (K,) true where a candidate may be followed."""
 
@@ -187,7 +189,7 @@ class TrajectoryPlanner(DiffusionPipeline):
             plans = self._one_leg(_Batch(conditions, generators, sampling, wish, previous))
         plans = plans if feasible is None else [plan.preferring(feasible(plan)) for plan in plans]
         limit = None if wish is None else wish.speed_limit
-        plans = plans if limit is None else [plan.slowed(limit / tempo) for plan in plans]
+        plans = plans if limit is None else [plan.slowed(SPEED_RESERVE * limit / tempo) for plan in plans]
         seconds = time.perf_counter() - began
         return [replace(plan, seconds=seconds) for plan in plans]
 
