@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .conditions import Conditions, arrive_at, stack, start_at
+from .batch import Batch
+from .conditions import Conditions, arrive_at, start_at
 from .diffusion import Prediction, check_prediction
 from .guides import Cost, Guide, as_guide
 from .loading import check_files, own_weights, quiet_diffusers
@@ -186,7 +187,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         if sampling.legs > 1:
             plans = self._stitched(conditions, generators, sampling, wish)
         else:
-            plans = self._one_leg(_Batch(conditions, generators, sampling, wish, previous))
+            plans = self._one_leg(Batch(conditions, generators, sampling, wish, previous))
         plans = plans if feasible is None else [plan.preferring(feasible(plan)) for plan in plans]
         limit = None if wish is None else wish.speed_limit
         plans = plans if limit is None else [plan.slowed(SPEED_RESERVE * limit / tempo) for plan in plans]
@@ -239,8 +240,8 @@ class TrajectoryPlanner(DiffusionPipeline):
     ) -> Iterator[Tensor]:
         """The plan while it is denoised, from noise to plan: `Sampling.steps` + 1 times (K, H, D), in its units."""
         generators, sampling = [generator or torch.Generator().manual_seed(0)], self.sampling.changed(options)
-        batch = _Batch([conditions], generators, sampling, self._wish(guide, 1.0))
-        pinned, values = self._expand(batch)
+        batch = Batch([conditions], generators, sampling, self._wish(guide, 1.0))
+        pinned, values = batch.pins(self.spec, self.horizon, self.device)
         before = generators[0].get_state()
         noise = draw_noise(generators, sampling.candidates, values.shape[1:], self.device)
         generators[0].set_state(before)  # so that the film begins in the very noise that the plan begins in
@@ -253,22 +254,16 @@ class TrajectoryPlanner(DiffusionPipeline):
         wish = self._wish(guide, tempo)
         if wish is None:
             return np.zeros(len(plan.trajectories))
-        return self._liking(wish, plan)
+        return wish.liking_of(plan, self.device)
 
     # ------------------------------------------------------------------ inside
-
-    def _liking(self, wish: Wish, plan: Plan) -> NDArray[np.float64]:
-        paths = torch.from_numpy(plan.trajectories).to(self.device)
-        pinned = torch.zeros_like(paths, dtype=torch.bool)
-        pinned[:, 0, self.spec.observations] = True  # as the return model was trained: it always knew the start
-        return wish.liking(self.normalizer.normalize(paths), pinned).double().cpu().numpy()
 
     def _wish(self, guide: Guide | Cost | None, tempo: float, past: Sequence[Array] = ()) -> Wish | None:
         """The guide as these plans are to be judged by it; None where nothing weighs anything."""
         kept = None if guide is None else as_guide(guide).without_zeros()
         return None if kept is None else Wish(kept, self.spec, self.normalizer, tempo, past)
 
-    def _one_leg(self, batch: _Batch) -> list[Plan]:
+    def _one_leg(self, batch: Batch) -> list[Plan]:
         *_, end = self._denoise(batch)
         return self._choose(batch, end)
 
@@ -286,26 +281,23 @@ class TrajectoryPlanner(DiffusionPipeline):
         ) -> list[Plan]:
             leg = sampling.changed({"candidates": candidates, "select": "unprompted"})
             alike = wish if wish is None or len(problems) == len(conditions) else replace(wish, past=())
-            return self._one_leg(_Batch(problems, sources, leg, alike))
+            return self._one_leg(Batch(problems, sources, leg, alike))
 
         plans = stitch(plan_many, conditions, generators, observations=self.spec.observations, legs=sampling.legs)
         if wish is None or sampling.guidance == "gradient":
             return plans
         return [
-            plan.ranked(plan.scores + GUIDE_SHARE * self._liking(replace(wish, past=wish.past[i : i + 1]), plan))
+            plan.ranked(
+                plan.scores + GUIDE_SHARE * replace(wish, past=wish.past[i : i + 1]).liking_of(plan, self.device)
+            )
             for i, plan in enumerate(plans)
         ]
 
     @torch.no_grad()
-    def _denoise(self, batch: _Batch) -> Iterator[Step]:
+    def _denoise(self, batch: Batch) -> Iterator[Step]:
         sampling = batch.sampling
-        pinned, values = self._expand(batch)
-        warm, skip = None, 0
-        if batch.previous is not None and sampling.warm_steps < sampling.steps:
-            skip = sampling.steps - sampling.warm_steps
-            left = [torch.from_numpy(p.remainder(n)[:, : self.horizon]) for p, n in batch.previous]
-            warm = torch.cat([_fill(rest, sampling.candidates) for rest in left])
-            warm = self.normalizer.normalize(warm.to(self.device))
+        pinned, values = batch.pins(self.spec, self.horizon, self.device)
+        warm = batch.warm_start(self.horizon)
         yield from denoise(
             self.predict,
             for_one_plan(self.scheduler, sampling.sampler, sampling.steps),
@@ -315,20 +307,20 @@ class TrajectoryPlanner(DiffusionPipeline):
             temperature=sampling.temperature,
             eta=sampling.eta,
             steering=None if batch.wish is None else batch.wish.steering(pinned, sampling),
-            warm=warm,
-            skip=skip,
+            warm=None if warm is None else self.normalizer.normalize(warm.to(self.device)),
+            skip=0 if warm is None else sampling.steps - sampling.warm_steps,
         )
 
     @torch.no_grad()
-    def _choose(self, batch: _Batch, end: Step) -> list[Plan]:
+    def _choose(self, batch: Batch, end: Step) -> list[Plan]:
         """Judge the candidates of each problem and sort them, best first."""
         sampling, count = batch.sampling, batch.sampling.candidates
         clean, pinned, normalized = end.noisy, end.pinned, end.values
         if batch.previous is not None and sampling.incumbent:
-            clean, pinned, normalized = self._with_incumbents(batch, batch.previous, end)
+            clean, pinned, normalized = batch.with_incumbents(end, self.normalizer, self.horizon)
             count += 1
         clean = torch.where(pinned, normalized, clean)
-        trajectories = self._exact(batch, count, pinned, self.normalizer.denormalize(clean))
+        trajectories = batch.exact(count, pinned, self.normalizer.denormalize(clean))
         verdict = judge(
             self.spec,
             trajectories,
@@ -346,56 +338,3 @@ class TrajectoryPlanner(DiffusionPipeline):
         scores = order(verdict, sampling.select, candidates=count, bound=bound, liked=liked)
         guides = () if batch.wish is None else batch.wish.guide.describe()
         return sorted_plans(self.spec, trajectories, verdict, scores, problems=len(batch.conditions), guides=guides)
-
-    def _expand(self, batch: _Batch) -> tuple[Tensor, Tensor]:
-        """Mask and values (B, H, D) in environment units, on the device."""
-        mask, values = stack(batch.conditions)
-        if mask.shape[1:] != (self.horizon, self.spec.width):
-            raise ValueError(
-                f"conditions over {tuple(mask.shape[1:])} do not fit this planner's "
-                f"{(self.horizon, self.spec.width)} (tokens, columns); make them with planner.problem(...)"
-            )
-        count, arrived = batch.sampling.candidates, self.spec.arrived
-        mask, values = (t.unsqueeze(1).repeat(1, count, 1, 1) for t in (mask, values))  # (P, K, H, D)
-        free = ~mask[..., arrived].any(-1)
-        if batch.sampling.spread and self.spec.position and free.any():
-            ends = torch.linspace(1, self.horizon - 1, count).round() if count > 1 else torch.tensor([self.horizon - 1])
-            reached = torch.where(torch.arange(self.horizon) >= ends[:, None], 1.0, -1.0)  # (K, H)
-            mask[..., arrived] |= free[..., None]
-            values[..., arrived] = torch.where(free[..., None], reached, values[..., arrived])
-        return mask.flatten(0, 1).to(self.device), values.flatten(0, 1).to(self.device)
-
-    def _exact(self, batch: _Batch, count: int, pinned: Tensor, trajectories: Tensor) -> Tensor:
-        """Trajectories (B, H, D) in environment units with what the problems pin put in as it was given."""
-        mask, values = (t.repeat_interleave(count, dim=0).to(self.device) for t in stack(batch.conditions))
-        return torch.where(mask & pinned, values, trajectories)
-
-    def _with_incumbents(
-        self, batch: _Batch, previous: Sequence[tuple[Plan, float]], end: Step
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Candidates, pins and their values, and behind each problem's own what is left of the plan it follows now."""
-        left = torch.stack([torch.from_numpy(p.remainder(n)[0, : self.horizon]) for p, n in previous])
-        mask, values = (t.to(self.device) for t in stack(batch.conditions))
-        rivals = (self.normalizer.normalize(left.to(self.device)), mask, self.normalizer.normalize(values))
-        pairs = zip((end.noisy, end.pinned, end.values), rivals, strict=True)
-        made = [
-            torch.cat([own.reshape(len(previous), -1, *own.shape[1:]), rival.unsqueeze(1)], dim=1).flatten(0, 1)
-            for own, rival in pairs
-        ]
-        return made[0], made[1], made[2]
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Problems that are planned together: one conditions, generator and previous plan for each."""
-
-    conditions: Sequence[Conditions]
-    generators: Sequence[torch.Generator]
-    sampling: Sampling
-    wish: Wish | None = None
-    previous: Sequence[tuple[Plan, float]] | None = None
-
-
-def _fill(candidates: Tensor, count: int) -> Tensor:
-    """The first `count` of (K, H, D), repeated where there are fewer."""
-    return candidates[torch.arange(count) % len(candidates)]

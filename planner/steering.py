@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .guides import Guide, Sight, SpeedLimit
 from .normalizer import Normalizer
 from .options import Sampling
-from .plan import Array
+from .plan import Array, Plan
 from .sampling import Score, Steering
 from .spec import TrajectorySpec
 
@@ -103,3 +104,10 @@ class Wish:
         """Scores (B,) of finished trajectories (B, H, D), normalised."""
         start = torch.zeros(len(clean), dtype=torch.long, device=clean.device)
         return self.guide.value(self.sight(clean, clean, start, pinned))
+
+    def liking_of(self, plan: Plan, device: torch.device) -> NDArray[np.float64]:
+        """Scores (K,) of a plan's candidates."""
+        paths = torch.from_numpy(plan.trajectories).to(device)
+        pinned = torch.zeros_like(paths, dtype=torch.bool)
+        pinned[:, 0, self.spec.observations] = True  # as the return model was trained: it always knew the start
+        return self.liking(self.normalizer.normalize(paths), pinned).double().cpu().numpy()

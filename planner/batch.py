@@ -1,0 +1,77 @@
+"""Problems that are planned together.
+
+Shape letters: P problems, K candidates, B = P * K batch, H horizon (tokens), D columns of a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .conditions import Conditions, stack
+from .normalizer import Normalizer
+from .options import Sampling
+from .plan import Plan
+from .sampling import Step
+from .spec import TrajectorySpec
+from .steering import Wish
+
+
+@dataclass(frozen=True)
+class Batch:
+    """P problems: one conditions, generator and, at a replan, plan before (with the steps since it began) for each."""
+
+    conditions: Sequence[Conditions]
+    generators: Sequence[torch.Generator]
+    sampling: Sampling
+    wish: Wish | None = None
+    previous: Sequence[tuple[Plan, float]] | None = None
+
+    def pins(self, spec: TrajectorySpec, horizon: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mask and values (B, H, D) in environment units: what is known, and the durations asked of free ends.
+
+        Raises:
+            ValueError: conditions of another shape.
+        """
+        mask, values = stack(self.conditions)
+        if mask.shape[1:] != (horizon, spec.width):
+            raise ValueError(
+                f"conditions over {tuple(mask.shape[1:])} do not fit this planner's "
+                f"{(horizon, spec.width)} (tokens, columns); make them with planner.problem(...)"
+            )
+        count, arrived = self.sampling.candidates, spec.arrived
+        mask, values = (t.unsqueeze(1).repeat(1, count, 1, 1) for t in (mask, values))  # (P, K, H, D)
+        free = ~mask[..., arrived].any(-1)
+        if self.sampling.spread and spec.position and free.any():
+            ends = torch.linspace(1, horizon - 1, count).round() if count > 1 else torch.tensor([horizon - 1])
+            reached = torch.where(torch.arange(horizon) >= ends[:, None], 1.0, -1.0)  # (K, H)
+            mask[..., arrived] |= free[..., None]
+            values[..., arrived] = torch.where(free[..., None], reached, values[..., arrived])
+        return mask.flatten(0, 1).to(device), values.flatten(0, 1).to(device)
+
+    def exact(self, count: int, pinned: Tensor, trajectories: Tensor) -> Tensor:
+        """Trajectories, `count` of each problem, in environment units, with what is pinned put in as it was given."""
+        mask, values = (t.repeat_interleave(count, dim=0).to(pinned.device) for t in stack(self.conditions))
+        return torch.where(mask & pinned, values, trajectories)
+
+    def warm_start(self, horizon: int) -> Tensor | None:
+        """What is left of the previous plans, (B, H, D) in environment units; None where all begins from noise."""
+        if self.previous is None or self.sampling.warm_steps >= self.sampling.steps:
+            return None
+        left = [torch.from_numpy(plan.remainder(steps)[:, :horizon]) for plan, steps in self.previous]
+        return torch.cat([rest[torch.arange(self.sampling.candidates) % len(rest)] for rest in left])
+
+    def with_incumbents(self, end: Step, normalizer: Normalizer, horizon: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Candidates, pins and their values, normalised, and behind each problem's K what is left of its last plan."""
+        previous, device = self.previous or (), end.noisy.device
+        left = torch.stack([torch.from_numpy(plan.remainder(steps)[0, :horizon]) for plan, steps in previous])
+        mask, values = (t.to(device) for t in stack(self.conditions))
+        rivals = (normalizer.normalize(left.to(device)), mask, normalizer.normalize(values))
+        made = [
+            torch.cat([own.reshape(len(previous), -1, *own.shape[1:]), rival.unsqueeze(1)], dim=1).flatten(0, 1)
+            for own, rival in zip((end.noisy, end.pinned, end.values), rivals, strict=True)
+        ]
+        return made[0], made[1], made[2]
