@@ -25,7 +25,8 @@ def ship(run: Path, target: Path = SHIPPED) -> int:
     """
     read_record(run)
     planner = TrajectoryPlanner.from_pretrained(find_run(run))
-    size = 2 * sum(p.numel() for p in planner.denoiser.parameters())
+    networks = [n for n in (planner.denoiser, planner.returns) if n is not None]
+    size = 2 * sum(p.numel() for network in networks for p in network.parameters())
     if size > MOST_BYTES:
         raise ValueError(
             f"{run}: {size / 2**20:.1f} MiB in half precision; at most {MOST_BYTES / 2**20:.0f} are shipped"

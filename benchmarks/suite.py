@@ -170,12 +170,13 @@ def training_record(folder: Path) -> dict[str, Any]:
         state = json.loads(file.metadata()["diffplan"])
     wanted = ("task", "dataset", "fingerprint", "config", "preset", "command", "versions")
     return {key: kept[key] for key in wanted} | {
+        "returns": kept.get("returns"),
         "updates": state["step"],
         "minutes": round(state["seconds"] / 60, 2),
         "cpu_threads": torch.get_num_threads(),
         "task_settings": {
             k: v
             for k, v in dataclasses.asdict(find_task(kept["task"])).items()
-            if k in ("horizon", "sampling", "replan_every")
+            if k in ("horizon", "sampling", "replan_every", "tempo", "discount")
         },
     }

@@ -27,7 +27,7 @@ def speed(max: float) -> Guide:
     Args:
         max: metres per second, as executed, positive.
 
-    Example: `speed:max=2@1`
+    Example: `speed:max=2@0.03`
     """
     if not max > 0:
         raise ValueError(f"speed: max={max:g} must be positive")
@@ -47,7 +47,7 @@ def speed(max: float) -> Guide:
 def effort() -> Guide:
     """Small actions: their mean square, in action units squared.
 
-    Example: `effort@1`
+    Example: `effort@10`
     """
     return Guide.of(lambda spec, path: path[..., spec.actions].square().sum(-1).mean(-1), "effort")
 
@@ -55,7 +55,7 @@ def effort() -> Guide:
 def smooth() -> Guide:
     """Small accelerations: mean square of the positions' second differences, in (m/s^2)^2.
 
-    Example: `smooth@0.1`
+    Example: `smooth@0.01`
     """
 
     def cost(spec: TrajectorySpec, path: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ def smooth() -> Guide:
 def length() -> Guide:
     """Arrive sooner: the time before arrival, counted softly, in seconds.
 
-    Example: `length@1`
+    Example: `length@10`
     """
 
     def cost(spec: TrajectorySpec, path: Tensor) -> Tensor:

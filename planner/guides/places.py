@@ -80,7 +80,7 @@ def wall(clearance: Clearance, margin: float) -> Guide:
         clearance: the map: signed distance from the nearest wall (taken from the task in a SPEC).
         margin: metres between the agent's centre and a wall, positive.
 
-    Example: `wall:margin=0.25@1`
+    Example: `wall:margin=0.25@30`
     """
     _positive("wall", "margin", margin)
 
@@ -98,7 +98,7 @@ def goal(x: float, y: float) -> Guide:
         x: metres.
         y: metres.
 
-    Example: `goal:x=1,y=1@2`
+    Example: `goal:x=1,y=1@100`
     """
 
     def cost(spec: TrajectorySpec, path: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def via(x: float, y: float) -> Guide:
         x: metres.
         y: metres.
 
-    Example: `via:x=1,y=0@2`
+    Example: `via:x=1,y=0@300`
     """
 
     def cost(sight: Sight) -> Tensor:

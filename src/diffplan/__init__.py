@@ -37,6 +37,7 @@ _HOMES = {
     "find_task": "envs.tasks",
     "load_planner": "envs.runs",
     "parse_guide": "planner.guides",
+    "register_guide": "planner.guides",
     "register": "envs.tasks",
     "train_run": "envs.training",
 }
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from .planner.execution import TrackingController as TrackingController
     from .planner.guides import Guide as Guide
     from .planner.guides import parse_guide as parse_guide
+    from .planner.guides import register_guide as register_guide
     from .planner.normalizer import Normalizer as Normalizer
     from .planner.options import Sampling as Sampling
     from .planner.pipeline import TrajectoryPlanner as TrajectoryPlanner
