@@ -21,6 +21,7 @@ Cell = tuple[int, int]
 Array = NDArray[np.float64]
 
 BALL_RADIUS = 0.1  # metres, of PointMaze's ball
+TOUCHING = 1e-5  # metres that count as nothing
 P_GAIN, D_GAIN = 10.0, 1.0  # of D4RL's waypoint controller: action = P (waypoint - position) - D velocity
 
 
@@ -83,11 +84,23 @@ class MazeMap:
         return np.where(inside, nearest, 0.0)
 
     def signed_clearance(self, points: Tensor) -> Tensor:
-        """`clearance` for guides: differentiable, and negative inside a wall, growing with the depth."""
-        walls = np.array([self.center((int(i), int(j))) for i, j in np.argwhere(self.walls)])
-        centers = torch.as_tensor(walls, dtype=points.dtype, device=points.device)
-        size = points.new_full((2,), self.cell_metres)
-        return box_clearance(points.unsqueeze(-2), centers, size).amin(-1)
+        """`clearance` for guides: differentiable, and inside walls or outside the maze minus the way to the open."""
+        to_wall, to_open = (
+            box_clearance(
+                points.unsqueeze(-2),
+                torch.as_tensor(centers, dtype=points.dtype, device=points.device),
+                points.new_full((2,), self.cell_metres),
+            )
+            .clamp(min=0)
+            .amin(-1)
+            for centers in (self._centers(self.walls), self._centers(~self.walls))
+        )
+        return torch.where(to_open > TOUCHING, -to_open, to_wall)
+
+    def _centers(self, cells: NDArray[np.bool_]) -> Array:
+        """Centres (n, 2) of the cells that are true; one far away where none is."""
+        found = [self.center((int(i), int(j))) for i, j in np.argwhere(cells)]
+        return np.array(found) if found else np.full((1, 2), 1e6)
 
     def is_free(self, position: ArrayLike, *, radius: float = BALL_RADIUS) -> bool:
         """Whether a ball of this radius fits at a position (2,)."""

@@ -145,7 +145,7 @@ def denoise(
         scheduler.set_begin_index(skip)
     noisy = torch.where(pinned, values, noisy)
     credited = torch.zeros(len(noisy), device=device)
-    total, before = len(steps) - skip, -1.0  # nothing is at work before the first step
+    total = len(steps) - skip
     for index, timestep in enumerate(steps[skip:]):
         t, progress = torch.full((len(noisy),), timestep, device=device), index / total
         score = None if steering is None else steering.at(progress)
@@ -157,11 +157,12 @@ def denoise(
             else:
                 clean = predict(noisy, t, pinned, values)
             if steering.particles:
-                alike = None if steering.carried is None else steering.carried(before, progress)
-                credited = credited if alike is None else alike(clean, noisy, t)
-                kept, credited = _resample(score(clean, noisy, t), credited, generators, surely=index == total - 1)
+                last = index == total - 1
+                alike = None if steering.carried is None or last else steering.carried(progress, (index + 1) / total)
+                now, surely = score(clean, noisy, t), last or alike is not None
+                kept, credited = _resample(now, credited, generators, surely=surely)
                 clean, noisy, pinned, values = clean[kept], noisy[kept], pinned[kept], values[kept]
-            before = progress
+                credited = credited if alike is None else alike(clean, noisy, t)
         noisy = _advance(scheduler, clean, timestep, noisy, generators, temperature, eta)
         noisy = torch.where(pinned, values, noisy)
         yield Step(index, total, timestep, clean, noisy, pinned, values)

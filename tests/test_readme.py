@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from diffplan.benchmarks.report import execution_table, results_table
+from diffplan.benchmarks.report import TABLES
 from diffplan.cli.main import app
 
 ROOT = Path(__file__).parent.parent
@@ -65,7 +65,7 @@ def test_python_runs(here):
     assert space["careful"].duration_seconds > space["plan"].duration_seconds
 
 
-@pytest.mark.parametrize(("mark", "table"), [("results", results_table), ("execution", execution_table)])
+@pytest.mark.parametrize(("mark", "table"), TABLES.items())
 def test_tables_are_made_from_committed_json(mark, table):
     shown = re.search(rf"<!-- {mark} -->\n(.*?)<!-- /{mark} -->", TEXT, re.DOTALL).group(1)
     assert shown == table(ROOT / "benchmarks" / "results")

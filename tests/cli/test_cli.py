@@ -83,7 +83,7 @@ class TestWhatWorks:
         assert json.loads((tmp_path / "e.json").read_text())["task"] == "multi2d-umaze"
 
     def test_guide_and_task_lists(self, cli):
-        assert "avoid:x=1,y=0,radius=0.4@5" in cli("guides").output
+        assert "avoid:x=1,y=0,radius=0.3,margin=0.15@100" in cli("guides").output
         assert "maze2d-large" in cli("tasks").output
         assert "maze2d-large" in cli("bench", "list").output
 
@@ -147,11 +147,11 @@ class TestBadInput:
             (["--goal", "cell:2,1"], ["wall"]),
             (["--goal", "1,1", "--start", "0,0"], ["start 0,0 lies inside"]),
             (["--goal", "1,1", "--via", "0,0"], ["via 0,0 lies inside"]),
-            (["--goal", "1,1", "--avoid", "1,1"], ["avoid '1,1' must be three numbers"]),
-            (["--goal", "1,1", "--avoid", "0,1,-1"], ["positive radius"]),
+            (["--goal", "1,1", "--avoid", "1,1"], ["avoid '1,1' must be X,Y,RADIUS or X,Y,WIDTH,HEIGHT"]),
+            (["--goal", "1,1", "--avoid", "0,1,-1"], ["avoid '0,1,-1'", "positive sizes"]),
             (["--goal", "1,1", "--avoid", "1,1,0.3"], ["covers the start, goal or via 1,1"]),
             (["--goal", "1,1", "--guide", "fly"], ["unknown guide 'fly'", "avoid"]),
-            (["--goal", "1,1", "--guide", "speed"], ["lacks max", "speed:max=3@1"]),
+            (["--goal", "1,1", "--guide", "speed"], ["lacks max", "for example speed:max="]),
             (["--goal", "1,1", "--guide", "speed:most=3"], ["takes max", "most=3"]),
             (["--goal", "1,1", "--guide", "avoid:x=0,y=0,radius=-1"], ["radius=-1 must be positive"]),
             (["--goal", "1,1", "--guide", "speed:max=nan"], ["not a finite number"]),
@@ -188,7 +188,6 @@ class TestBadInput:
     @pytest.mark.parametrize(
         "words",
         [
-            ["plan"],
             ["train"],
             ["plan", "--goal", "1,1", "--candidates", "0"],
             ["train", "maze2d", "--steps", "0"],
@@ -208,7 +207,7 @@ class TestBadInput:
     def test_a_failed_job_exits_with_1(self, cli, run_folder, monkeypatch):
         import diffplan.envs.requests as requests
 
-        def full(*_):
+        def full(*_, **__):
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(requests, "draw", full)

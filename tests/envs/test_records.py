@@ -1,11 +1,14 @@
 import json
+from dataclasses import replace
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 
 from diffplan.envs.backend import choose_backend, use_backend
 from diffplan.envs.records import plan_of, plan_record, read_json, rollout_record, write_json
 from diffplan.envs.render import drawn_steps
+from diffplan.envs.replay import draw_record
 from diffplan.envs.rollouts import DRAW_EVERY, Result, Ride, execute
 from diffplan.envs.runs import load_planner
 
@@ -51,6 +54,47 @@ def test_a_plan_comes_back_as_it_went(made, tmp_path):
     assert again.steps == plan.steps == record["arrival_steps"] and again.spec == plan.spec == task.spec
 
 
+def test_tempo_and_vias_come_back(made, tmp_path):
+    task, plan, _ = made
+    slow = replace(plan, tempo=0.5)
+    words = {"start": [-1, 1, 0, 0], "goal": [1, 1], "seed": 3, "versions": {}, "command": "c"}
+    record = plan_record(task, slow, vias=[(0.0, 1.0), (0.5, 1.0)], **words)
+    write_json(tmp_path / "p.json", record)
+    read = read_json(tmp_path / "p.json")
+    again = plan_of(read)
+    assert (again.tempo, again.steps, record["arrival_steps"]) == (0.5, slow.steps, slow.steps)
+    assert slow.steps == 2 * plan.steps
+    assert read["vias"] == [[0, 1], [0.5, 1]]
+    np.testing.assert_allclose(again.path(), slow.path(), atol=1e-4)
+
+
+def test_records_from_before_tempo_and_vias_are_read(made, tmp_path):
+    _, plan, record = made
+    write_json(tmp_path / "p.json", {k: v for k, v in record.items() if k not in ("tempo", "vias")})
+    assert plan_of(read_json(tmp_path / "p.json")).tempo == 1.0
+    draw_record(tmp_path / "p.json", tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 1000
+
+
+def test_marks_of_a_saved_plan_are_drawn(made, tmp_path):
+    """From its guides and its vias; each changes the picture and nothing else does."""
+    task, plan, record = made
+    pictures = []
+    changes = ({}, {}, {"guides": ["avoid:x=0,y=1,radius=0.2,margin=0.15@100"]}, {"guides": ["via:x=0,y=1@3"]})
+    for change in (*changes, {"vias": [[0, 1]]}, {"guides": ["return@3"]}):
+        write_json(tmp_path / "p.json", record | change)
+        draw_record(tmp_path / "p.json", tmp_path / "p.png")
+        picture = iio.imread(tmp_path / "p.png").astype(int)
+        pictures.append(picture[picture.shape[0] // 6 :])  # below the title, which tells the guides
+    free, again, disc, guided, via, unseen = pictures
+    assert np.array_equal(free, again)
+    assert {p.shape for p in pictures} == {free.shape}
+    for picture in (disc, guided, via):
+        assert (abs(picture - free).max(-1) > 20).sum() > 50
+    assert np.array_equal(guided, via)
+    assert np.array_equal(unseen, free)
+
+
 def test_a_rollout_holds_what_was_done(run_folder):
     planner, task = load_planner(run_folder)
     ride = Ride(task, goal=(1.0, 1.0), start=(-1.0, 1.0), seed=0, replan_every=100)
@@ -73,6 +117,15 @@ def test_a_rollout_holds_what_was_done(run_folder):
         {"actions": [[1, 2]]},
         {"stride": 0},
         {"scores": "x"},
+        {"tempo": 0},
+        {"tempo": -1.0},
+        {"tempo": 11},
+        {"tempo": "fast"},
+        {"tempo": None},
+        {"vias": 5},
+        {"vias": [1, 2]},
+        {"vias": [["a", "b"]]},
+        {"guides": None},
         {"observation_names": ["x"]},
         {"dt_seconds": None},
         {"candidates": [[[float("nan")] * 4] * 2]},

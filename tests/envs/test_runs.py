@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from diffplan.envs.datasets import load_episodes
 from diffplan.envs.presets import find_preset
 from diffplan.envs.runs import (
+    RETURNS_STATE,
     SHIPPED,
     STATE,
     find_run,
@@ -25,47 +26,52 @@ from diffplan.envs.runs import (
     save_planner,
 )
 from diffplan.envs.tasks import find_task
-from diffplan.envs.training import resume_run, train_run
+from diffplan.envs.training import RETURNS_SHARE, resume_run, train_run
 from diffplan.planner.diffusion import denoising_loss
 from diffplan.planner.normalizer import Normalizer
+from diffplan.planner.objectives import column_weights, draw_pins
 from diffplan.planner.pipeline import TrajectoryPlanner
 from diffplan.planner.schedulers import make_scheduler
-from diffplan.planner.training import TrainConfig, column_weights, draw_pins, update_seed
+from diffplan.planner.training import TrainConfig, update_seed
 from diffplan.planner.unet import TemporalUNet
 from diffplan.planner.windows import Windows
 
 TRAIN = [sys.executable, "-m", "diffplan.cli.main", "train", "maze2d", "--batch-size", "4"]
 
 
-def state_of(folder):
-    with safe_open(folder / STATE, framework="pt") as file:
+def state_of(folder, name=STATE):
+    with safe_open(folder / name, framework="pt") as file:
         return json.loads(file.metadata()["diffplan"])
 
 
 def test_a_run_folder_holds_everything(run_folder):
     record = read_record(run_folder)
     assert record["task"] == "maze2d-umaze" and record["config"]["steps"] == state_of(run_folder)["step"]
+    assert record["returns"]["steps"] == state_of(run_folder, RETURNS_STATE)["step"]
     assert record["command"] and {"torch", "diffusers", "mujoco"} <= set(record["versions"])
     assert record["fingerprint"] == load_episodes(record["dataset"], find_task("maze2d")).fingerprint()
     planner, task = load_planner(run_folder)
     assert planner.task == task.name and planner.horizon == task.horizon and planner.config.consistency_bound > 0
-    averaged = {k.removeprefix("ema."): v for k, v in load_file(run_folder / STATE).items() if k.startswith("ema.")}
-    for name, value in planner.denoiser.state_dict().items():
-        torch.testing.assert_close(value, averaged[name], rtol=0, atol=0)
+    for file, network in ((STATE, planner.denoiser), (RETURNS_STATE, planner.returns)):
+        averaged = {k.removeprefix("ema."): v for k, v in load_file(run_folder / file).items() if k.startswith("ema.")}
+        for name, value in network.named_parameters():
+            torch.testing.assert_close(value, averaged[name], rtol=0, atol=0)
 
 
 def test_logs_can_be_read(run_folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logs = EventAccumulator(str(run_folder / "logs"), size_guidance={"images": 0}).Reload()
-    assert {"loss", "clean_error", "learning_rate", "gradient_norm", "samples_per_second"} <= set(
-        logs.Tags()["scalars"]
-    )
+    rates = {"learning_rate", "gradient_norm", "samples_per_second"}
+    own = {"denoiser": {"loss", "clean_error"}, "returns": {"return_loss", "return_r2"}}
+    assert {f"{part}/{name}" for part, names in own.items() for name in names | rates} <= set(logs.Tags()["scalars"])
+    for part in own:
+        assert [event.step for event in logs.Scalars(f"{part}/learning_rate")] == [50, 60]
     assert logs.Tags()["images"] == ["plans"]
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
-def test_other_predictions_train_and_plan(prediction, data, tmp_path):
+def test_other_predictions_train_and_plan(prediction, data, tmp_path, quick_reports):
     config = TrainConfig(steps=2, batch_size=4, prediction=prediction)
     *_, done = train_run(find_task("maze2d"), tmp_path / "run", config, preset=find_preset("default"))
     planner, _ = load_planner(tmp_path / "run")
@@ -75,7 +81,7 @@ def test_other_predictions_train_and_plan(prediction, data, tmp_path):
 
 
 def test_killed_and_resumed_ends_with_the_weights_of_an_unbroken_run(data, tmp_path):
-    steps = ["--steps", "60", "--checkpoint-seconds", "0"]
+    steps = ["--steps", "24", "--only", "denoiser", "--checkpoint-seconds", "0"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     subprocess.run([*TRAIN, *steps, "--output", str(whole)], check=True, capture_output=True)
     process = subprocess.Popen([*TRAIN, *steps, "--output", str(broken)], stdout=subprocess.DEVNULL)
@@ -85,10 +91,10 @@ def test_killed_and_resumed_ends_with_the_weights_of_an_unbroken_run(data, tmp_p
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 0 < state_of(broken)["step"] < 60
+    assert 0 < state_of(broken)["step"] < 24
     subprocess.run([*TRAIN, "--resume", "--output", str(broken)], check=True, capture_output=True)
     one, other = load_file(whole / STATE), load_file(broken / STATE)
-    assert one.keys() == other.keys() and state_of(broken)["step"] == 60
+    assert one.keys() == other.keys() and state_of(broken)["step"] == 24
     for name, value in one.items():
         assert torch.equal(value, other[name]), name
 
@@ -96,7 +102,7 @@ def test_killed_and_resumed_ends_with_the_weights_of_an_unbroken_run(data, tmp_p
 def test_ctrl_c_saves_the_state_and_says_how_to_resume(data, tmp_path):
     folder = tmp_path / "run"
     process = subprocess.Popen(
-        [*TRAIN, "--steps", "100000", "--output", str(folder), "--checkpoint-seconds", "600"],
+        [*TRAIN, "--steps", "100000", "--output", str(folder), "--checkpoint-seconds", "600", "--only", "denoiser"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -105,7 +111,7 @@ def test_ctrl_c_saves_the_state_and_says_how_to_resume(data, tmp_path):
     while not (folder / STATE).exists():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
-    time.sleep(2)
+    time.sleep(1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2, errors
@@ -121,7 +127,7 @@ def test_two_processes_average_their_gradients(data, tmp_path):
     folder = tmp_path / "run"
     launch = "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no"
     launch += " --dynamo_backend no --module diffplan.cli.main"
-    words = f"train maze2d --steps 3 --batch-size 4 --device cpu --output {folder}"
+    words = f"train maze2d --steps 3 --batch-size 4 --device cpu --only denoiser --output {folder}"
     quiet = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", *launch.split(), *words.split()]
     subprocess.run(command, check=True, capture_output=True, env=quiet)
@@ -159,14 +165,15 @@ def test_two_processes_average_their_gradients(data, tmp_path):
     assert (reached - expected).norm() < 0.02 * (expected - begun).norm()
 
 
-def test_bounds_are_kept(data, tmp_path):
+def test_bounds_are_kept(data, tmp_path, quick_reports):
     task, preset = find_task("maze2d"), find_preset("default")
-    config = TrainConfig(minutes=0.03, batch_size=4)
+    config = TrainConfig(minutes=0.02, batch_size=4)
     *_, done = train_run(task, tmp_path / "timed", config, preset=preset)
-    assert state_of(tmp_path / "timed")["seconds"] >= 0.03 * 60 and "updates" in done.message
+    assert state_of(tmp_path / "timed")["seconds"] >= (1 - RETURNS_SHARE) * 0.02 * 60 and "updates" in done.message
+    assert state_of(tmp_path / "timed", RETURNS_STATE)["seconds"] >= RETURNS_SHARE * 0.02 * 60
     both = TrainConfig(minutes=60, steps=2, batch_size=4)
     list(train_run(task, tmp_path / "both", both, preset=preset))
-    assert state_of(tmp_path / "both")["step"] == 2
+    assert state_of(tmp_path / "both")["step"] == state_of(tmp_path / "both", RETURNS_STATE)["step"] == 2
 
 
 def test_a_taken_folder_is_refused(run_folder):
@@ -228,6 +235,8 @@ def test_finding_runs(run_folder, tmp_path, monkeypatch, copy_run):
         "denoiser/config.json",
         "normalizer/config.json",
         "denoiser/diffusion_pytorch_model.safetensors",
+        "returns/config.json",
+        "returns/diffusion_pytorch_model.safetensors",
         "scheduler/scheduler_config.json",
     ],
 )
@@ -260,9 +269,10 @@ def test_a_run_serves_other_tasks_of_its_data_only(run_folder):
 def test_half_precision_is_half_the_size_and_nearly_the_same(run_folder, tmp_path):
     planner, _ = load_planner(run_folder)
     save_planner(planner, tmp_path / "half", half=True)
-    weights = "denoiser/diffusion_pytorch_model.safetensors"
-    ratio = (tmp_path / "half" / weights).stat().st_size / (run_folder / "planner" / weights).stat().st_size
-    assert ratio == pytest.approx(0.5, abs=0.02)
+    for network in ("denoiser", "returns"):
+        weights = f"{network}/diffusion_pytorch_model.safetensors"
+        ratio = (tmp_path / "half" / weights).stat().st_size / (run_folder / "planner" / weights).stat().st_size
+        assert ratio == pytest.approx(0.5, abs=0.03)
     again = TrajectoryPlanner.from_pretrained(tmp_path / "half")
     assert next(again.denoiser.parameters()).dtype == torch.float32
     torch.testing.assert_close(again.normalizer.scale, planner.normalizer.scale, rtol=0, atol=0)

@@ -42,6 +42,29 @@ def test_concatenate_keeps_every_episode():
     assert concatenate(parts).fingerprint() == Episodes.from_arrays(observations, actions).fingerprint()
 
 
+class TestConcatenatedRewards:
+    def parts(self, *rewarded: bool) -> list[Episodes]:
+        observations, actions = raw()
+        return [
+            Episodes.from_arrays([observations[i]], [actions[i]], [gains()[i]] if known else None)
+            for i, known in enumerate(rewarded)
+        ]
+
+    def test_they_go_along(self):
+        whole = Episodes.from_arrays(*raw(), gains())
+        np.testing.assert_array_equal(concatenate(self.parts(True, True, True)).rewards, whole.rewards)
+
+    @pytest.mark.parametrize("known", [(True, False, True), (False, False, False)])
+    def test_where_one_part_has_none_nobody_knows_them(self, known):
+        assert concatenate(self.parts(*known)).rewards is None
+
+    def test_split_and_put_together_again_nothing_is_lost(self):
+        whole = Episodes.from_arrays(*raw(), gains())
+        again = concatenate(whole.split(0.4))
+        assert sorted(again.rewards.tolist()) == sorted(whole.rewards.tolist())
+        assert (again.rewards[again.offsets[1:] - 1] == 0).all()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["observations", "actions"])
 def test_values_that_are_no_numbers_are_named(name, bad):

@@ -61,6 +61,7 @@ DAMAGE = {
     "statistics cut short": (f"normalizer/{WEIGHTS}", lambda p: p.write_bytes(p.read_bytes()[:-4])),
     "returns from elsewhere": ("model_index.json", lambda p: edit(p, returns=["os", "system"])),
     "returns from a namesake": ("model_index.json", lambda p: edit(p, returns=["diffplanner.returns", "ReturnModel"])),
+    "returns a number": ("model_index.json", lambda p: edit(p, returns=5)),
     "returns no pair": ("model_index.json", lambda p: edit(p, returns="os")),
     "returns without a library": ("model_index.json", lambda p: edit(p, returns=[None, "ReturnModel"])),
     "returns of a foreign class": ("model_index.json", lambda p: edit(p, returns=["diffusers", "NoSuchModel"])),
@@ -108,6 +109,13 @@ def test_what_is_refused_is_refused_before_anything_is_loaded(copy):
     check_files(copy)
     edit(copy / "model_index.json", returns=["os", "system"])
     with pytest.raises(ValueError, match="returns comes from 'os'"):
+        check_files(copy)
+
+
+@pytest.mark.parametrize("entry", [5, 0, False, "", [], {}, "os", ["os", "system"]])
+def test_a_return_model_that_is_none_of_ours_is_named(copy, entry):
+    edit(copy / "model_index.json", returns=entry)
+    with pytest.raises(ValueError, match=r"model_index\.json: returns comes from"):
         check_files(copy)
 
 

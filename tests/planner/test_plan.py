@@ -161,6 +161,21 @@ class TestTempo:
         assert slow.slowed(limit / 2).tempo == pytest.approx(1 / 6, rel=1e-4)
         np.testing.assert_array_equal(slow.trajectories, smooth.trajectories)
 
+    @pytest.mark.parametrize("seed", range(12))
+    def test_slowed_it_never_passes_the_limit_anywhere(self, spec, seed):
+        """Random plans, looked at every 1/97 of a token: between tokens a spline may be faster than at them."""
+        rng = np.random.default_rng(seed)
+        paths = rng.normal(size=(2, TOKENS, spec.width)) * rng.choice([0.1, 1.0, 10.0], size=spec.width)
+        plan = replace(plan_of(spec, paths, arrivals=rng.integers(1, TOKENS, 2)), tempo=rng.choice([1.0, 0.3]))
+        limit = plan.top_speed() * rng.uniform(0.05, 0.95)
+        slow = plan.slowed(limit)
+        end = int(slow.arrivals[0]) * spec.stride / slow.tempo
+        asked = slow.reference(np.linspace(0, end, 97 * int(slow.arrivals[0]) + 1))
+        speeds = np.stack([asked.velocity, asked.observation[:, spec.velocity_indices]])
+        fastest = np.linalg.norm(speeds, axis=-1).max()
+        assert 0.99 * limit < fastest < 1.005 * limit
+        assert slow.tempo < plan.tempo
+
     def test_joined_the_slower_leg_decides(self, smooth, random):
         assert replace(smooth, tempo=0.5).then(random).tempo == 0.5
         assert smooth.then(replace(random, tempo=0.25)).tempo == 0.25

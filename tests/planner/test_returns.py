@@ -105,11 +105,21 @@ class TestTheModel:
             {"width": 12},
             {"width": 0},
             {"multipliers": (1, 0)},
+            {"multipliers": ()},
+            {"kernel_size": 4},
+            {"kernel_size": 0},
+            {"kernel_size": -3},
         ],
     )
     def test_refusals(self, make_returns, wrong):
         with pytest.raises(ValueError):
             make_returns(**wrong)
+
+    @pytest.mark.parametrize("size", [2, 4])
+    def test_even_kernels_are_refused_with_the_value(self, make_returns, size):
+        """They would shift time by half a token."""
+        with pytest.raises(ValueError, match=f"kernel_size={size} must be odd"):
+            make_returns(kernel_size=size)
 
     def test_no_columns_are_refused(self):
         with pytest.raises(ValueError, match="columns=0"):
