@@ -18,8 +18,9 @@ from diffplan.envs.tasks import MazeTask, Task, find_task
 from diffplan.envs.training import train_run
 from diffplan.planner.training import TrainConfig
 
+from .dials import cost_of_guidance, monotone, samplers, ways
 from .evaluate import Evaluation, evaluate, record
-from .guiding import composition, cost_of_guidance, monotone, samplers, ways
+from .guiding import composition
 from .learned import returns_alone, roundabout, stitching
 from .report import HEADER, guides_tables, learned_table, markdown, table_rows
 from .scenarios import make_scenarios

@@ -59,10 +59,11 @@ def train(
     import os
     import time
 
+    from diffplan.envs.jobs import RETURNS_SHARE
     from diffplan.envs.presets import find_preset
     from diffplan.envs.runs import RUNS, exact_command, newest_run
     from diffplan.envs.tasks import find_task
-    from diffplan.envs.training import RETURNS_SHARE, resume_run, train_run
+    from diffplan.envs.training import resume_run, train_run
     from diffplan.planner.training import TrainConfig
 
     from .screen import progress

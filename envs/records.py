@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from diffplan.planner.execution import Rollout
 from diffplan.planner.files import whole_file
-from diffplan.planner.plan import Plan
+from diffplan.planner.plan import SLOWEST, Plan
 from diffplan.planner.spec import TrajectorySpec
 
 from .tasks import Task, find_task
@@ -46,7 +46,7 @@ def plan_record(
         "goal": _round(goal),
         "vias": [_round(via) for via in vias],
         "arrival_steps": plan.steps,
-        "tempo": round(plan.tempo, 5),
+        "tempo": plan.tempo,
         "observations": _round(plan.observations[0]),
         "actions": _round(plan.actions[0]),
         "candidates": _round(plan.observations),
@@ -107,11 +107,20 @@ def read_json(path: str | Path) -> dict[str, Any]:
         record = json.loads(file.read_text())
         plan_of(record)
         find_task(record["task"])
-        if record.get("vias"):
-            _matrix(record["vias"], 2, "vias")
+        _check_points(record)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"{str(path)!r} is no plan or rollout of diffplan: {error}") from error
     return dict(record)
+
+
+def _check_points(record: dict[str, Any]) -> None:
+    """Refuse a start that is no observation, and goals or vias that are no positions."""
+    spec = find_task(record["task"]).spec
+    start, goal = _matrix(record["start"], 1, "start"), _matrix(record["goal"], 1, "goal")
+    vias = _matrix(record.get("vias") or np.zeros((0, len(spec.position))), 2, "vias")
+    wanted = (len(spec.observation_names), len(spec.position), len(spec.position))
+    if (len(start), len(goal) or wanted[1], vias.shape[1]) != wanted:
+        raise ValueError(f"start, goal and vias need {wanted} numbers, got {(len(start), len(goal), vias.shape[1])}")
 
 
 def plan_of(record: dict[str, Any]) -> Plan:
@@ -151,8 +160,8 @@ def plan_of(record: dict[str, Any]) -> Plan:
 
 
 def _tempo(value: Any) -> float:
-    if not 0 < float(value) <= 10:
-        raise ValueError(f"tempo {value!r} must be above 0 and at most 10")
+    if not SLOWEST <= float(value) <= 10:
+        raise ValueError(f"tempo {value!r} must lie between {SLOWEST:g} and 10")
     return float(value)
 
 

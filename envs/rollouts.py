@@ -61,7 +61,12 @@ class Ride:
         """From the command line's words; errors as for `requests.Request.parse`."""
         target = None if goal is None else task.parse_point(goal, "goal")
         place = None if start is None else task.parse_point(start, "start")
-        guide = parse_wishes(task, planner, avoid=avoid, guides=guides, keep=[p for p in (target, place) if p])
+        if not pin_goal and not guides:
+            raise ValueError("without a goal guides have to lead: give one that does, such as --guide return@3")
+        with Simulators(task, 1, start=place, goal=target) as simulators:
+            observations, goals = simulators.reset([seed])
+        keep = [observations[0][task.spec.position_indices].tolist(), *(g.tolist() for g in goals if g.size)]
+        guide = parse_wishes(task, planner, avoid=avoid, guides=guides, keep=keep)
         controller_for(task, controller)
         return cls(
             task,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,10 +11,8 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
 from torch import nn
 
-from diffplan.planner.episodes import Episodes
 from diffplan.planner.normalizer import Normalizer
 from diffplan.planner.objectives import denoising, predicting_returns
 from diffplan.planner.options import Sampling
@@ -29,15 +26,15 @@ from diffplan.planner.windows import Windows, check_horizon, consistency, worst_
 from .calibration import report_calibration
 from .checkpoints import Interrupted, Saver, Stop
 from .datasets import load_episodes, obtain
+from .jobs import RETURNS_SHARE, Job, accelerator_for, recorded, rewarded, shares
 from .logs import Logger
 from .presets import Preset
 from .records import write_json
-from .runs import RETURNS_STATE, STATE, pick_device, read_record, versions
-from .tasks import Task, find_task
+from .runs import RETURNS_STATE, STATE, read_record, versions
+from .tasks import Task
 
 Only = Literal["denoiser", "returns"]
 
-RETURNS_SHARE = 0.1  # of the minutes, where both parts are trained
 HELD_OUT = 0.05  # share of the episodes that the return model does not see
 
 
@@ -49,20 +46,6 @@ class Progress:
     fraction: float
     message: str = ""
     update: Update | None = None
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A run with everything that it needs; `returns` is None where there is no return model to train."""
-
-    output: Path
-    task: Task
-    episodes: Episodes
-    preset: Preset
-    denoiser: TrainConfig
-    returns: TrainConfig | None
-    accelerator: Accelerator
-    checkpoint_seconds: float
 
 
 def train_run(
@@ -103,12 +86,12 @@ def train_run(
         raise ValueError(
             f"{str(output)!r} holds a run already; continue it with --resume --output {output}, or name another folder"
         )
-    accelerator = _accelerator(output, device)
+    accelerator = accelerator_for(output, device)
     task = preset.fit(task)
     yield from _data(task, dataset, accelerator)
     episodes = load_episodes(dataset or task.dataset, task)
     check_horizon(episodes, task.spec, task.horizon)
-    denoiser, returns = _shares(config, only is None and _rewarded(episodes))
+    denoiser, returns = shares(config, only is None and rewarded(episodes))
     record = {
         "task": task.name,
         "dataset": dataset or task.dataset,
@@ -123,7 +106,7 @@ def train_run(
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
         write_json(output / "run.json", record)
-    yield from _run(_Job(output, task, episodes, preset, denoiser, returns, accelerator, checkpoint_seconds))
+    yield from _run(Job(output, task, episodes, preset, denoiser, returns, accelerator, checkpoint_seconds))
 
 
 def resume_run(
@@ -149,9 +132,9 @@ def resume_run(
         ValueError: no run there, another task's run, a damaged file, or data that has changed since.
         Interrupted: a signal asked it to stop; the state is saved.
     """
-    job = _recorded(output, task, device, checkpoint_seconds)
+    job = recorded(output, task, device, checkpoint_seconds)
     if steps is not None or minutes is not None:
-        denoiser, returns = _shares(replace(job.denoiser, steps=steps, minutes=minutes), job.returns is not None)
+        denoiser, returns = shares(replace(job.denoiser, steps=steps, minutes=minutes), job.returns is not None)
         job = replace(job, denoiser=denoiser, returns=returns)
     yield from _run(job)
 
@@ -160,8 +143,8 @@ def _returns_alone(
     task: Task, output: Path, config: TrainConfig, *, device: str, checkpoint_seconds: float
 ) -> Iterator[Progress]:
     """A return model for a run that has a denoiser; one that was there is replaced."""
-    job = _recorded(output, task, device, checkpoint_seconds)
-    if not _rewarded(job.episodes):
+    job = recorded(output, task, device, checkpoint_seconds)
+    if not rewarded(job.episodes):
         raise ValueError(f"the data of {job.task.name} has no rewards to learn returns from (or a single episode)")
     if not (output / STATE).is_file():
         raise ValueError(f"{str(output)!r} has no denoiser yet; finish it with --resume --output {output}")
@@ -170,53 +153,6 @@ def _returns_alone(
         (output / RETURNS_STATE).unlink(missing_ok=True)
         write_json(output / "run.json", read_record(output) | {"returns": dataclasses.asdict(config)})
     yield from _run(job, only="returns")
-
-
-def _recorded(output: Path, task: Task | None, device: str, checkpoint_seconds: float) -> _Job:
-    """The job that a run folder's record describes."""
-    record = read_record(output)
-    trained, preset = find_task(record["task"]), Preset(**record["preset"])
-    if task is not None and task.dataset != trained.dataset:
-        raise ValueError(
-            f"run {str(output)!r} trains {trained.name}, not {task.name}; name that task, or another --output"
-        )
-    fitted, accelerator = preset.fit(trained), _accelerator(output, device)
-    episodes = load_episodes(record["dataset"], fitted)
-    if episodes.fingerprint() != record["fingerprint"]:
-        raise ValueError(
-            f"dataset {record['dataset']!r} has changed since {str(output)!r} began; restore it, or start a new run"
-        )
-    denoiser, returns = TrainConfig(**record["config"]), record.get("returns")
-    returns = TrainConfig(**returns) if returns else None
-    return _Job(output, fitted, episodes, preset, denoiser, returns, accelerator, checkpoint_seconds)
-
-
-def _rewarded(episodes: Episodes) -> bool:
-    """Whether there are returns to learn, and episodes to hold out."""
-    return episodes.rewards is not None and len(episodes) > 1
-
-
-def _shares(config: TrainConfig, both: bool) -> tuple[TrainConfig, TrainConfig | None]:
-    """What each part is to do: minutes are divided, updates are not."""
-    if not both or config.minutes is None:
-        return config, config if both else None
-    own = config.minutes * RETURNS_SHARE
-    return replace(config, minutes=config.minutes - own), replace(config, minutes=own)
-
-
-def _accelerator(output: Path, device: str) -> Accelerator:
-    """Hugging Face accelerate's view of the machine: one process here, or one of several under its launcher."""
-    place = pick_device(device)
-    bf16 = place.type == "cuda" and torch.cuda.is_bf16_supported()
-    if "WORLD_SIZE" not in os.environ:  # one process: let a second run choose its own device
-        AcceleratorState._reset_state(reset_partial_state=True)
-        PartialState._reset_state()
-    return Accelerator(
-        cpu=place.type == "cpu",
-        mixed_precision="bf16" if bf16 else "no",
-        log_with="tensorboard",
-        project_dir=str(output),
-    )
 
 
 def _data(task: Task, dataset: str | None, accelerator: Accelerator) -> Iterator[Progress]:
@@ -229,7 +165,7 @@ def _data(task: Task, dataset: str | None, accelerator: Accelerator) -> Iterator
     accelerator.wait_for_everyone()
 
 
-def _run(job: _Job, *, only: Only | None = None) -> Iterator[Progress]:
+def _run(job: Job, *, only: Only | None = None) -> Iterator[Progress]:
     """Train what is left to train of each part, the denoiser first."""
     device, task = job.accelerator.device, job.task
     windows = Windows(job.episodes, task.spec, horizon=task.horizon, device=device)
@@ -248,6 +184,8 @@ def _run(job: _Job, *, only: Only | None = None) -> Iterator[Progress]:
         consistency_bound=_consistency_bound(windows),
         sampling=dataclasses.asdict(Sampling(**{**task.sampling, **job.preset.sampling})),
     )
+    if job.returns is not None and (job.output / RETURNS_STATE).exists():  # keep it while the denoiser goes on
+        planner.register_modules(returns=_begin(job, job.returns, lambda: _return_model(job), RETURNS_STATE).ema)
     job.accelerator.init_trackers("logs")
     ahead = 1.0 if job.returns is None else 1 - RETURNS_SHARE
     ahead = 0.0 if only == "returns" else ahead  # of the whole, which is the denoiser's
@@ -273,7 +211,7 @@ def _run(job: _Job, *, only: Only | None = None) -> Iterator[Progress]:
 
 
 def _fit(
-    job: _Job,
+    job: Job,
     planner: TrajectoryPlanner,
     state: TrainState,
     objective: Objective,
@@ -300,7 +238,7 @@ def _fit(
     save.now()
 
 
-def _begin(job: _Job, config: TrainConfig, make: Any, file: str) -> TrainState:
+def _begin(job: Job, config: TrainConfig, make: Any, file: str) -> TrainState:
     """A part's state: as its last checkpoint left it, or new."""
     with torch.random.fork_rng():  # diffusers' blocks initialise from the global generator
         torch.manual_seed(config.seed)
@@ -311,15 +249,17 @@ def _begin(job: _Job, config: TrainConfig, make: Any, file: str) -> TrainState:
     return state
 
 
-def _denoiser(job: _Job) -> TemporalUNet:
+def _denoiser(job: Job) -> TemporalUNet:
     preset = job.preset
     return TemporalUNet(columns=job.task.spec.width, width=preset.width, multipliers=preset.multipliers)
 
 
-def _return_model(job: _Job, windows: Windows) -> ReturnModel:
+def _return_model(job: Job, windows: Windows | None = None) -> ReturnModel:
+    """A new one; without windows its scale has still to be loaded."""
     spec = job.task.spec
     model = ReturnModel(columns=spec.width, discount=job.task.discount, stride=spec.stride)
-    model.fit_scale(windows)
+    if windows is not None:
+        model.fit_scale(windows)
     return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from diffplan.planner.plan import Plan
 from .tasks import Task
 
 AVOID_WEIGHT = 100.0
+LARGEST = 1e4  # position units, of what is drawn from a file
 AVOID_CLEARANCE = 0.1  # metres beyond the agent's radius: tracking has an error
 
 
@@ -60,9 +62,10 @@ def parse_wishes(
         total = one if total is None else total + one
     for place in obstacles(total):
         for point in keep:
-            if float(place.clearance(torch.tensor([float(v) for v in point[:2]]))) <= 0:
+            if float(place.clearance(torch.tensor([float(v) for v in point[:2]]))) <= task.agent_radius:
+                beside = f" (the agent has a radius of {task.agent_radius:g})" if task.agent_radius else ""
                 raise ValueError(
-                    f"{_words(place)} covers the start, goal or via {point[0]:g},{point[1]:g}; "
+                    f"{_words(place)} covers the start, goal or via {point[0]:.3g},{point[1]:.3g}{beside}; "
                     "move it or make it smaller"
                 )
     return total
@@ -106,7 +109,7 @@ def marks_in(lines: Sequence[str]) -> tuple[Mark, ...]:
             marks += parse_guide(line).marks
         except ValueError:
             continue
-    return marks
+    return tuple(m for m in marks if max(map(abs, astuple(m))) <= LARGEST)
 
 
 def feasible_for(task: Task, guide: Guide | None = None) -> Feasible:

@@ -28,10 +28,10 @@ from .plan import Array, Plan, sorted_plans
 from .returns import ReturnModel
 from .sampling import CleanPredictor, Step, denoise, draw_noise
 from .schedulers import Scheduler, for_one_plan
-from .selection import GUIDE_SHARE, judge, order
+from .selection import judge, order
 from .spec import TrajectorySpec
 from .steering import Wish
-from .stitching import stitch
+from .stitching import stitched
 from .unet import TemporalUNet
 
 SPEED_RESERVE = 0.93  # of a speed limit is planned for: following a plan overshoots a little
@@ -184,10 +184,8 @@ class TrajectoryPlanner(DiffusionPipeline):
         if not conditions or len(generators) != len(conditions):
             raise ValueError(f"{len(conditions)} problems need as many generators, got {len(generators)}")
         wish = self._wish(guide, tempo, past)
-        if sampling.legs > 1:
-            plans = self._stitched(conditions, generators, sampling, wish)
-        else:
-            plans = self._one_leg(Batch(conditions, generators, sampling, wish, previous))
+        batch = Batch(conditions, generators, sampling, wish, previous)
+        plans = self._one_leg(batch) if sampling.legs == 1 else stitched(batch, self._one_leg, self.spec, self.device)
         plans = plans if feasible is None else [plan.preferring(feasible(plan)) for plan in plans]
         limit = None if wish is None else wish.speed_limit
         plans = plans if limit is None else [plan.slowed(SPEED_RESERVE * limit / tempo) for plan in plans]
@@ -266,32 +264,6 @@ class TrajectoryPlanner(DiffusionPipeline):
     def _one_leg(self, batch: Batch) -> list[Plan]:
         *_, end = self._denoise(batch)
         return self._choose(batch, end)
-
-    def _stitched(
-        self,
-        conditions: Sequence[Conditions],
-        generators: Sequence[torch.Generator],
-        sampling: Sampling,
-        wish: Wish | None,
-    ) -> list[Plan]:
-        """Plans of several legs; chains do not go on from a plan before, whose legs they would not know."""
-
-        def plan_many(
-            problems: Sequence[Conditions], sources: Sequence[torch.Generator], candidates: int | None
-        ) -> list[Plan]:
-            leg = sampling.changed({"candidates": candidates, "select": "unprompted"})
-            alike = wish if wish is None or len(problems) == len(conditions) else replace(wish, past=())
-            return self._one_leg(Batch(problems, sources, leg, alike))
-
-        plans = stitch(plan_many, conditions, generators, observations=self.spec.observations, legs=sampling.legs)
-        if wish is None or sampling.guidance == "gradient":
-            return plans
-        return [
-            plan.ranked(
-                plan.scores + GUIDE_SHARE * replace(wish, past=wish.past[i : i + 1]).liking_of(plan, self.device)
-            )
-            for i, plan in enumerate(plans)
-        ]
 
     @torch.no_grad()
     def _denoise(self, batch: Batch) -> Iterator[Step]:

@@ -19,6 +19,7 @@ from .spec import TrajectorySpec
 
 Array = NDArray[np.floating[Any]]
 
+SLOWEST = 0.01  # tempo
 FINE = 20  # points per token at which a plan's speed is looked at
 
 
@@ -159,8 +160,11 @@ class Plan:
         return float(max(planned.max(), np.linalg.norm(asked.velocity, axis=1).max()))
 
     def slowed(self, limit: float) -> Plan:
-        """The same plan, to be followed so slowly that it nowhere passes a speed (position units per second)."""
-        return replace(self, tempo=self.tempo * min(1.0, limit / max(self.top_speed(), 1e-9)))
+        """The same plan, to be followed so slowly that it nowhere passes a speed (position units per second).
+
+        Not slower than `SLOWEST`, which keeps plans finite.
+        """
+        return replace(self, tempo=max(SLOWEST, self.tempo * min(1.0, limit / max(self.top_speed(), 1e-9))))
 
     def ranked(self, scores: NDArray[np.float64]) -> Plan:
         """The same candidates by other scores (K,), the highest first."""

@@ -122,20 +122,7 @@ def denoise(
             particles without noise between the steps, which would stay copies of each other.
     """
     steps = scheduler.timesteps.tolist()
-    if not 0 <= skip < len(steps) or (skip and warm is None):
-        raise ValueError(f"skip={skip} needs a warm start and must be below the {len(steps)} steps")
-    if isinstance(scheduler, DDPMScheduler) and temperature != 1:
-        raise ValueError(
-            f"ddpm samples at temperature 1 only, got {temperature}; use ddim, which with eta=1 is the same"
-        )
-    if (
-        steering
-        and steering.particles
-        and not (isinstance(scheduler, DDPMScheduler) or (isinstance(scheduler, DDIMScheduler) and eta > 0))
-    ):
-        raise ValueError("particles need noise between the steps: use ddim with eta above 0, or ddpm")
-    if len(pinned) % len(generators):
-        raise ValueError(f"{len(pinned)} trajectories cannot be shared evenly by {len(generators)} generators")
+    _check(scheduler, steps, generators, pinned, temperature, eta, steering, skip=skip, warm=warm)
     each, device = len(pinned) // len(generators), values.device
     noisy = temperature * draw_noise(generators, each, values.shape[1:], device)
     if warm is not None:
@@ -166,6 +153,35 @@ def denoise(
         noisy = _advance(scheduler, clean, timestep, noisy, generators, temperature, eta)
         noisy = torch.where(pinned, values, noisy)
         yield Step(index, total, timestep, clean, noisy, pinned, values)
+
+
+def _check(
+    scheduler: Scheduler,
+    steps: Sequence[int],
+    generators: Sequence[torch.Generator],
+    pinned: Tensor,
+    temperature: float,
+    eta: float,
+    steering: Steering | None,
+    *,
+    skip: int,
+    warm: Tensor | None,
+) -> None:
+    """Refuse what cannot be sampled; errors as for `denoise`."""
+    if not 0 <= skip < len(steps) or (skip and warm is None):
+        raise ValueError(f"skip={skip} needs a warm start and must be below the {len(steps)} steps")
+    if isinstance(scheduler, DDPMScheduler) and temperature != 1:
+        raise ValueError(
+            f"ddpm samples at temperature 1 only, got {temperature}; use ddim, which with eta=1 is the same"
+        )
+    if (
+        steering
+        and steering.particles
+        and not (isinstance(scheduler, DDPMScheduler) or (isinstance(scheduler, DDIMScheduler) and eta > 0))
+    ):
+        raise ValueError("particles need noise between the steps: use ddim with eta above 0, or ddpm")
+    if len(pinned) % len(generators):
+        raise ValueError(f"{len(pinned)} trajectories cannot be shared evenly by {len(generators)} generators")
 
 
 def _advance(

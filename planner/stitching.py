@@ -15,8 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from .batch import Batch
 from .conditions import Conditions
 from .plan import Array, Plan
+from .selection import GUIDE_SHARE
+from .spec import TrajectorySpec
 
 PREFERENCE = 1.2  # doubt counts so much more for each further leg
 
@@ -51,6 +54,28 @@ class Chain:
             max(self.consistency, leg.consistency),
             self.legs + leg.legs,
         )
+
+
+def stitched(
+    batch: Batch, one_leg: Callable[[Batch], list[Plan]], spec: TrajectorySpec, device: torch.device
+) -> list[Plan]:
+    """Plans of several legs for a batch, each leg from `one_leg`; what was planned before is not gone on with."""
+    sampling, wish = batch.sampling, batch.wish
+
+    def plan_many(
+        problems: Sequence[Conditions], sources: Sequence[torch.Generator], candidates: int | None
+    ) -> list[Plan]:
+        leg = sampling.changed({"candidates": candidates, "select": "unprompted"})
+        alike = wish if wish is None or len(problems) == len(batch.conditions) else replace(wish, past=())
+        return one_leg(Batch(problems, sources, leg, alike))
+
+    plans = stitch(plan_many, batch.conditions, batch.generators, observations=spec.observations, legs=sampling.legs)
+    if wish is None or sampling.guidance == "gradient":
+        return plans
+    return [
+        plan.ranked(plan.scores + GUIDE_SHARE * replace(wish, past=wish.past[i : i + 1]).liking_of(plan, device))
+        for i, plan in enumerate(plans)
+    ]
 
 
 def stitch(

@@ -5,21 +5,8 @@ import os
 
 import imageio.v3 as iio
 import pytest
-from typer.testing import CliRunner
-
-from diffplan.cli.main import app
 
 FAST = ["--candidates", "2"]
-
-
-@pytest.fixture
-def cli(tmp_path, monkeypatch, data):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        return CliRunner().invoke(app, [str(w) for w in words])
-
-    return run
 
 
 def check_refused(result, *parts, code=2):

@@ -9,24 +9,12 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from diffplan.cli.main import app
 from diffplan.envs.colours import AVOID
 from diffplan.planner.guides import all_guides, example, explain
 
 FAST = ["--candidates", "2", "--steps", "4"]
 ACROSS = ["--goal", "1,1", "--start", "-1,1"]
-
-
-@pytest.fixture
-def cli(tmp_path, monkeypatch, data):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        return CliRunner().invoke(app, [str(w) for w in words])
-
-    return run
 
 
 @pytest.fixture
@@ -40,7 +28,7 @@ def works(cli):
 
 
 @pytest.fixture
-def refused(cli):
+def check_refused(cli):
     def run(*words, parts=()) -> None:
         result = cli(*words)
         assert result.exit_code == 2, result.output
@@ -203,32 +191,32 @@ SPECS = [
 
 class TestRefusals:
     @pytest.mark.parametrize(("spec", "parts"), SPECS)
-    def test_a_bad_spec_is_one_line(self, refused, run_folder, spec, parts, tmp_path):
-        refused("plan", run_folder, *ACROSS, "--guide", spec, parts=parts)
+    def test_a_bad_spec_is_one_line(self, check_refused, run_folder, spec, parts, tmp_path):
+        check_refused("plan", run_folder, *ACROSS, "--guide", spec, parts=parts)
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize("spec", ["fly", "speed:max=0", "avoid:x=1,y=1,radius=0.3@5"])
-    def test_of_a_rollout_too(self, refused, run_folder, spec):
-        refused("rollout", run_folder, *ACROSS, "--guide", spec, "--output", "r.json", parts=["Error:"])
+    def test_of_a_rollout_too(self, check_refused, run_folder, spec):
+        check_refused("rollout", run_folder, *ACROSS, "--guide", spec, "--output", "r.json", parts=["Error:"])
 
-    def test_a_plan_needs_a_goal_or_a_guide(self, refused, run_folder, tmp_path):
+    def test_a_plan_needs_a_goal_or_a_guide(self, check_refused, run_folder, tmp_path):
         says = ["nothing says where to go", "--goal X,Y", "--guide return@3"]
-        refused("plan", run_folder, "--start", "-1,1", parts=says)
-        refused("plan", run_folder, "--start", "-1,1", "--avoid", "0,1,0.1", parts=says)
-        refused("plan", run_folder, "--via", "0,1", "--guide", "effort", parts=["--via", "give --goal"])
+        check_refused("plan", run_folder, "--start", "-1,1", parts=says)
+        check_refused("plan", run_folder, "--start", "-1,1", "--avoid", "0,1,0.1", parts=says)
+        check_refused("plan", run_folder, "--via", "0,1", "--guide", "effort", parts=["--via", "give --goal"])
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize("words", [["plan", *ACROSS], ["rollout", *ACROSS, "--output", "r.json"]])
-    def test_nothing_to_compare(self, refused, run_folder, words):
-        refused(words[0], run_folder, *words[1:], "--compare", parts=["--compare", "give --guide or --avoid"])
+    def test_nothing_to_compare(self, check_refused, run_folder, words):
+        check_refused(words[0], run_folder, *words[1:], "--compare", parts=["--compare", "give --guide or --avoid"])
 
-    def test_a_return_guide_for_a_run_without_one(self, refused, blind_run):
+    def test_a_return_guide_for_a_run_without_one(self, check_refused, blind_run):
         parts = ["return@3", "no return model", "diffplan train maze2d-umaze --only returns"]
-        refused("plan", blind_run, "--start", "-1,1", "--guide", "return@3", parts=parts)
+        check_refused("plan", blind_run, "--start", "-1,1", "--guide", "return@3", parts=parts)
 
-    def test_a_return_guide_of_another_tasks_rewards(self, refused, run_folder):
+    def test_a_return_guide_of_another_tasks_rewards(self, check_refused, run_folder):
         parts = ["rewards of maze2d-umaze, not of multi2d-umaze"]
-        refused("plan", run_folder, *ACROSS, "--task", "multi2d", "--guide", "return", parts=parts)
+        check_refused("plan", run_folder, *ACROSS, "--task", "multi2d", "--guide", "return", parts=parts)
 
     @pytest.mark.parametrize(
         ("words", "parts"),
@@ -239,8 +227,8 @@ class TestRefusals:
             (["--legs", "17"], ["--legs"]),
         ],
     )
-    def test_ways_that_cannot_be(self, refused, run_folder, words, parts):
-        refused("plan", run_folder, *ACROSS, *words, parts=parts)
+    def test_ways_that_cannot_be(self, check_refused, run_folder, words, parts):
+        check_refused("plan", run_folder, *ACROSS, *words, parts=parts)
 
     @pytest.mark.parametrize(
         ("words", "parts"),
@@ -250,8 +238,8 @@ class TestRefusals:
             (["--only", "returns", "--steps", "1"], ["no run of maze2d-umaze"]),
         ],
     )
-    def test_training_one_part(self, refused, words, parts, tmp_path):
-        refused("train", "maze2d", *words, parts=parts)
+    def test_training_one_part(self, check_refused, words, parts, tmp_path):
+        check_refused("train", "maze2d", *words, parts=parts)
         assert not list(tmp_path.rglob("run.json"))
 
 

@@ -122,7 +122,6 @@ class TestSignedClearance:
         signed = maze.signed_clearance(torch.from_numpy(inner)).numpy()
         assert (signed < -5e-4).all()
 
-    @pytest.mark.xfail(strict=True, reason="where two wall cells meet, each says that its side is near")
     def test_inside_a_thick_wall_it_is_the_depth_to_free_space(self, maze):
         points = points_in(maze, 1000)
         points = points[in_wall(maze, points)]

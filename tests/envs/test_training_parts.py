@@ -101,7 +101,6 @@ class TestInterrupted:
         assert [s.stage for s in stages if s.update is not None] == []
         check_equal(whole, folder)
 
-    @pytest.mark.xfail(strict=True, reason="the denoiser's checkpoints are saved without the return model")
     def test_trained_on_it_keeps_its_return_model_meanwhile(self, whole, copy_run):
         folder = copy_run(whole)
         interrupt_after(resume_run(folder, steps=12), "denoiser", 9)

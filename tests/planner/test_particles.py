@@ -139,7 +139,6 @@ class TestWishesThatChange:
         assert tilt == pytest.approx(want, rel=0.2)
         assert tilt > 2 * back
 
-    @pytest.mark.xfail(strict=True, reason="a wish too weak to be due before it ends is forgotten")
     def test_a_weak_term_that_ends_keeps_its_effect_too(self, film):
         weight, steps = 3.0, film(None)
         kept = film(self.halves(entry(0, 0, weight), linear(0.0), None))[-1].noisy
@@ -147,7 +146,6 @@ class TestWishesThatChange:
         want = weight * DEVIATION**4 * level / (level * DEVIATION**2 + 1 - level)
         assert (kept - steps[-1].noisy)[:, 0, 0].mean().item() == pytest.approx(want, rel=0.5)
 
-    @pytest.mark.xfail(strict=True, reason="where another term begins, what is not yet credited is lost")
     @pytest.mark.parametrize("weight", [1.0, 2.0])
     def test_a_term_that_stays_does_not_mind_another_that_begins(self, film, weight):
         stays = entry(1, 1, weight)
