@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from .simulators import Simulators
 from .tasks import Task
 from .wishes import clear_of, feasible_for, marks_of, obstacles, parse_wishes
 
+FRAMES = 40  # of a plan's film
 MORE_TRIES = 3  # batches of candidates, where the map refuses all of the first
 
 
@@ -87,7 +88,7 @@ class Request:
     @property
     def marks(self) -> tuple[Mark, ...]:
         """What was asked for, as pictures show it."""
-        return (*marks_of(self.guide), *(Spot(v[0], v[1]) for v in self.vias))
+        return (*marks_of(self.guide), *(Spot(v[0], v[1]) for v in self.vias if len(v) > 1))
 
 
 def answer(planner: TrajectoryPlanner, request: Request, **options: Any) -> Plan:
@@ -152,9 +153,15 @@ def draw(request: Request, plan: Plan, path: Path, *, unguided: Plan | None = No
             picture = side_by_side(plan_picture(task, unguided, title="unguided", **looks), picture)
         save_picture(path, picture)
     else:
-        frames = plan_frames(task, plan, title=title, **looks)
+        longest = max(p.duration_seconds for p in (plan, unguided or plan))
+
+        def film(one: Plan, words: str) -> Iterator[NDArray[np.uint8]]:  # both run at one pace
+            count = max(2, round(FRAMES * one.duration_seconds / max(longest, 1e-9)))
+            return plan_frames(task, one, title=words, count=count, **looks)
+
+        frames = film(plan, title)
         if unguided is not None:
-            frames = frames_side_by_side(plan_frames(task, unguided, title="unguided", **looks), frames)
+            frames = frames_side_by_side(film(unguided, "unguided"), frames)
         save_video(path, frames, fps=20)
 
 
