@@ -38,7 +38,7 @@ def dials(planner: TrajectoryPlanner, task: MazeTask) -> list[Dial]:
         Dial("wall", "lack^2 / margin^2", (1, 10, 100), lambda s: wall(task.clearance(), 0.3)),
         Dial("speed", "(m/s)^2", (0.03, 0.3, 3), lambda s: speed(3.0)),
         Dial("effort", "action^2", (10, 100, 1000), lambda s: effort()),
-        Dial("smooth", "(m/s^2)^2", (0.01, 0.1, 1), lambda s: smooth()),
+        Dial("smooth", "(m/s^2)^2", (0.0003, 0.001, 0.003), lambda s: smooth()),
         Dial("length", "s", (1, 10, 100), lambda s: length()),
         Dial("goal", "m", (1, 10, 100), lambda s: goal(*s.goal), free_end=True),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,60 +85,72 @@ def execution_table(folder: Path) -> str:
     return markdown(["following the plan, maze2d-umaze", "strict score", "success"], rows)
 
 
-def guides_tables(report: dict[str, Any]) -> dict[str, list[list[str]]]:
-    """Tables (header first) of the guides' benchmark: composition, weights, samplers, ways."""
+def guides_table(report: dict[str, Any], part: str) -> list[list[str]]:
+    """A table (header first) of the guides' benchmarks: composition, weights, samplers or ways."""
+    return {"composition": _composition, "weights": _weights, "samplers": _samplers, "ways": _ways}[part](report[part])
 
-    def share(value: float) -> str:
-        return f"{100 * value:.0f}%"
 
-    composition = [
-        [
-            row["where"],
-            row["wish"],
-            str(row["candidates"]),
-            share(row["touched"]),
-            share(row["slow_enough"]),
-            share(row["passed"]),
-            share(row["reached"]),
-            share(row["all_kept"]),
-            f"{row['steps']:.0f}",
-        ]
-        for row in report["composition"]
-    ]
-    weights = [
-        [
-            row["guide"],
-            row["unit"],
-            " / ".join(f"{w:g}" for w in row["weights"]),
-            " / ".join(map(_short, row["quantity"])),
-        ]
-        for row in report["weights"]
-    ]
-    kinds = ("ddim", "ddpm", "dpm++")
-    sampled = [
-        [
-            f"{row['guide']}@{row['weight']:g}",
-            *(f"{_short(m)} ± {_short(h)}" for m, h in map(row["quantity"].get, kinds)),
-        ]
-        for row in report["samplers"]
-    ]
-    chosen = [
-        [
-            f"{row['guide']} ({row['unit']})",
-            str(row["candidates"]),
-            row["guidance"],
-            f"{_short(row['quantity'])} ± {_short(row['quantity_ci95'])}",
-            f"{1000 * row['plan_seconds_median']:.0f} ms",
-        ]
-        for row in report["ways"]
-    ]
+def _composition(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    shares = ("touched", "slow_enough", "passed", "reached", "all_kept")
     head = ["where", "asked for", "candidates", "touch the disc", "slow enough", "pass the via", "reach the goal"]
-    return {
-        "composition": [[*head, "all that was asked", "steps"], *composition],
-        "weights": [["guide", "quantity", "weights", "mean quantity"], *weights],
-        "samplers": [["guide", *kinds], *sampled],
-        "ways": [["guide", "candidates", "guidance", "mean quantity", "one plan"], *chosen],
-    }
+    return [
+        [*head, "all that was asked", "steps"],
+        *(
+            [
+                row["where"],
+                row["wish"],
+                str(row["candidates"]),
+                *(f"{100 * row[share]:.0f}%" for share in shares),
+                f"{row['steps']:.0f}",
+            ]
+            for row in rows
+        ),
+    ]
+
+
+def _weights(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    return [
+        ["guide", "quantity", "weights", "mean quantity"],
+        *(
+            [
+                row["guide"],
+                row["unit"],
+                " / ".join(f"{w:g}" for w in row["weights"]),
+                " / ".join(map(_short, row["quantity"])),
+            ]
+            for row in rows
+        ),
+    ]
+
+
+def _samplers(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    kinds = ("ddim", "ddpm", "dpm++")
+    return [
+        ["guide", *kinds],
+        *(
+            [
+                f"{row['guide']}@{row['weight']:g}",
+                *(f"{_short(mean)} ± {_short(half)}" for mean, half in (row["quantity"][kind] for kind in kinds)),
+            ]
+            for row in rows
+        ),
+    ]
+
+
+def _ways(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    return [
+        ["guide", "candidates", "guidance", "mean quantity", "one plan"],
+        *(
+            [
+                f"{row['guide']} ({row['unit']})",
+                str(row["candidates"]),
+                row["guidance"],
+                f"{_short(row['quantity'])} ± {_short(row['quantity_ci95'])}",
+                f"{1000 * row['plan_seconds_median']:.0f} ms",
+            ]
+            for row in rows
+        ),
+    ]
 
 
 def learned_table(report: dict[str, Any]) -> list[list[str]]:
@@ -172,26 +184,22 @@ def _short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _guides_part(part: str) -> Any:
-    def make(folder: Path) -> str:
-        path = folder / "guides.json"
-        if not path.is_file():
-            return ""
-        header, *rows = guides_tables(json.loads(path.read_text()))[part]
-        return markdown(header, rows)
-
-    return make
+def _table_of(folder: Path, name: str, make: Callable[[dict[str, Any]], list[list[str]]]) -> str:
+    """The table of a benchmark's JSON; nothing where it was not run."""
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        return ""
+    header, *rows = make(json.loads(path.read_text()))
+    return markdown(header, rows)
 
 
-def _learned_part(name: str) -> Any:
-    def make(folder: Path) -> str:
-        path = folder / f"{name}.json"
-        if not path.is_file():
-            return ""
-        header, *rows = learned_table(json.loads(path.read_text()))
-        return markdown(header, rows)
+def _guides_part(part: str) -> Callable[[Path], str]:
+    name = "weights" if part == "weights" else "guides"
+    return lambda folder: _table_of(folder, name, lambda report: guides_table(report, part))
 
-    return make
+
+def _learned_part(name: str) -> Callable[[Path], str]:
+    return lambda folder: _table_of(folder, name, learned_table)
 
 
 TABLES = {

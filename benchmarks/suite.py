@@ -22,7 +22,7 @@ from .dials import cost_of_guidance, monotone, samplers, ways
 from .evaluate import Evaluation, evaluate, record
 from .guiding import composition
 from .learned import returns_alone, roundabout, stitching
-from .report import HEADER, guides_tables, learned_table, markdown, table_rows
+from .report import HEADER, guides_table, learned_table, markdown, table_rows
 from .scenarios import make_scenarios
 
 Report = tuple[dict[str, Any], list[list[str]]]
@@ -34,7 +34,8 @@ SUITE = {
     "maze2d-umaze": "train umaze with the default preset, then maze2d and multi2d under the strict protocol",
     "maze2d-medium": "the same for medium",
     "maze2d-large": "the same for large",
-    "guides": "what guides get on paper and executed, each by its weight, with each sampler, and the ways to use them",
+    "guides": "what guides get on paper and executed, with each sampler, the ways to use them, and what they cost",
+    "weights": "each guide's own quantity against its weight",
     "returns": "maze2d-umaze with no goal given, led by the learned return alone",
     "roundabout": "steps to the goal after training on data half of whose routes are detours (maze2d-umaze-roundabout)",
     "stitching": "goals farther than any episode of the data goes (multi2d-umaze-stitch)",
@@ -70,9 +71,9 @@ def run_benchmark(name: str, *, output: Path, run: str | None = None, episodes: 
     header = ["row", *HEADER]
     if name == "execution":
         report, rows = yield from _execution(run, episodes)
-    elif name == "guides":
-        report = yield from _guides(run, episodes)
-        header, *rows = guides_tables(report)["composition"]
+    elif name in ("guides", "weights"):
+        report = yield from _guides(run, episodes, weights=name == "weights")
+        header, *rows = guides_table(report, "weights" if name == "weights" else "composition")
     elif name in LEARNED:
         report = yield from _learned(name, run, episodes)
         header, *rows = learned_table(report)
@@ -116,13 +117,15 @@ def _execution(run: str | None, episodes: int) -> Generator[str, None, Report]:
     return {"evaluations": evaluations}, rows
 
 
-def _guides(run: str | None, pairs: int) -> Generator[str, None, dict[str, Any]]:
+def _guides(run: str | None, pairs: int, *, weights: bool) -> Generator[str, None, dict[str, Any]]:
     planner, task = load_planner(run, task="multi2d-umaze")
     assert isinstance(task, MazeTask)
     scenes = make_scenarios(task, pairs, seed=SEED)
     report: dict[str, Any] = {"task": task.name, "pairs": pairs, "seed": SEED, "device": str(planner.device)}
+    if weights:
+        report["weights"] = yield from monotone(planner, task, scenes)
+        return report
     report["composition"] = yield from composition(planner, task, scenes, candidates=GUIDED_CANDIDATES)
-    report["weights"] = yield from monotone(planner, task, scenes)
     report["samplers"] = yield from samplers(planner, task, scenes)
     report["ways"] = yield from ways(planner, task, scenes[:50])
     report["speed"] = cost_of_guidance(planner, task)
