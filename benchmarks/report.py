@@ -181,7 +181,7 @@ def learned_table(report: dict[str, Any]) -> list[list[str]]:
 
 
 def _short(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _table_of(folder: Path, name: str, make: Callable[[dict[str, Any]], list[list[str]]]) -> str:

@@ -55,7 +55,7 @@ def effort() -> Guide:
 def smooth() -> Guide:
     """Small accelerations: mean square of the positions' second differences, in (m/s^2)^2.
 
-    Example: `smooth@0.01`
+    Example: `smooth@0.003`
     """
 
     def cost(spec: TrajectorySpec, path: Tensor) -> Tensor:
