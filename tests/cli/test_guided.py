@@ -123,7 +123,7 @@ class TestRender:
         assert drawn > plain + 0.001
 
     def test_it_is_the_picture_that_plan_draws(self, works, run_folder, tmp_path):
-        words = ["--avoid", "0,1.2,0.2", "--via", "0.2,1"]
+        words = ["--avoid", "0,1.2,0.2", "--via", "0.5,1"]
         works("plan", run_folder, *ACROSS, *words, "--output", "p.json", "--output", "p.png", *FAST)
         works("render", "p.json", "--output", "again.png")
         one, other = (iio.imread(tmp_path / f)[..., :3].astype(int) for f in ("p.png", "again.png"))

@@ -78,7 +78,9 @@ class TestWhatIsCovered:
     def test_a_request_is_refused(self, task, bare, words, what):
         asked = {"start": START, "goal": "cell:3,3"} | {what: GOAL}
         asked["via"] = [asked.pop("via")] if "via" in asked else []
-        with pytest.raises(ValueError, match=r"avoid at .* covers the start, goal or via 1,1; move it or make it"):
+        with pytest.raises(
+            ValueError, match=r"avoid at .* covers the start, goal or via 1,1 \(the agent has a radius of 0.1\); move"
+        ):
             Request.parse(task, bare, **asked, **words)
 
     @pytest.mark.parametrize("words", COVERING.values(), ids=COVERING.keys())
@@ -100,8 +102,8 @@ class TestWhatIsCovered:
     @pytest.mark.parametrize("offset", [-1e-6, 1e-6])
     @pytest.mark.parametrize("words", ["0,1,0.5", "0,1,1,0.2"])
     def test_the_edge_is_exact(self, task, bare, words, offset):
-        """Half a metre to the right of the middle of a disc of that radius, and of a box of twice that width."""
-        point = (0.5 + offset, 1.0)
+        """Half a metre and the agent's radius from the middle of a disc of half a metre, and of a box a metre wide."""
+        point = (0.5 + task.agent_radius + offset, 1.0)
         if offset < 0:
             with pytest.raises(ValueError, match="covers"):
                 parse_wishes(task, bare, avoid=[words], keep=[point])

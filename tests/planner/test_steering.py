@@ -13,7 +13,7 @@ import torch
 from diffplan.planner.guides import Guide, avoid, effort, goal, learned_return, length, smooth, speed, via
 from diffplan.planner.options import Guidance, Sampling
 from diffplan.planner.pipeline import SPEED_RESERVE, TrajectoryPlanner
-from diffplan.planner.plan import Plan
+from diffplan.planner.plan import SLOWEST, Plan
 from diffplan.planner.sampling import CleanPredictor
 from diffplan.planner.selection import GUIDE_SHARE
 from diffplan.planner.steering import FAR, REMEMBERED, Wish
@@ -275,14 +275,14 @@ class TestEveryGuidance:
 
 class TestSpeedLimits:
     @pytest.mark.parametrize("tempo", [1.0, 2.0])
-    @pytest.mark.parametrize("limit", [0.05, 100.0])
+    @pytest.mark.parametrize("limit", [0.05, 0.25, 100.0])
     def test_a_plan_that_is_too_fast_all_the_same_is_followed_more_slowly(self, planner, tempo, limit):
         wish = speed(limit) + 0.5 * speed(limit + 1)
         plan = ask(planner, guide=wish, tempo=tempo)
         fastest = tempo * replace(plan, tempo=1.0).top_speed()  # as executed; at least 0.3, the start's
-        assert plan.tempo == pytest.approx(min(1.0, SPEED_RESERVE * limit / fastest))
+        assert plan.tempo == pytest.approx(max(SLOWEST, min(1.0, SPEED_RESERVE * limit / fastest)))
         assert (plan.tempo < 1) == (limit < 1)
-        assert plan.tempo * fastest < limit
+        assert plan.tempo * fastest < limit or plan.tempo == SLOWEST
 
     def test_other_guides_and_none_leave_the_tempo(self, planner):
         for wish in (None, EAST, 0 * speed(0.1)):
