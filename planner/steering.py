@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -61,15 +62,19 @@ class Wish:
         return Sight(spec, path * pace, noisy, t, pinned, past)
 
     def _passed(self, clean: Tensor) -> Tensor | None:
-        """Positions (B, n, P) of the past, at most `REMEMBERED` for each problem; far away where there are fewer."""
+        """Positions (B, n, P) of the past, for a batch of trajectories."""
         if not self.past or not self.spec.position:
             return None
+        return self._remembered.to(clean).repeat_interleave(len(clean) // len(self.past), dim=0)
+
+    @cached_property
+    def _remembered(self) -> Tensor:
+        """Positions (problems, n, P), at most `REMEMBERED` for each; far away where there are fewer."""
         each = torch.full((len(self.past), REMEMBERED, len(self.spec.position)), FAR)
         for row, seen in zip(each, map(np.asarray, self.past), strict=True):
             kept = np.unique(np.linspace(0, len(seen) - 1, min(REMEMBERED, len(seen))).round().astype(int))
             row[: len(kept)] = torch.from_numpy(seen[kept][:, self.spec.position_indices]).float()
-        each = each.to(clean)
-        return each.repeat_interleave(len(clean) // len(each), dim=0)
+        return each
 
     def steering(self, pinned: Tensor, sampling: Sampling) -> Steering | None:
         """For the denoising loop; None where the guide only chooses among finished candidates."""

@@ -93,7 +93,7 @@ def parse_guide(text: str, around: Surroundings = Surroundings()) -> Guide:
         raise ValueError(
             f"unknown guide {name!r} in {text!r}; known: {', '.join(family)}; for example {example('avoid')}"
         )
-    make, example_text = family[name], example(name)
+    make, example_text = family[name], _example(name, family[name])
     known, given = parameters(make), {}
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
@@ -147,7 +147,10 @@ def explain(name: str) -> tuple[str, str]:
 
 def example(name: str) -> str:
     """A SPEC of a guide: the one in its docstring, or one made of its parameters."""
-    make = all_guides()[name]
+    return _example(name, all_guides()[name])
+
+
+def _example(name: str, make: Callable[..., Guide]) -> str:
     for line in (make.__doc__ or "").splitlines():
         if line.strip().startswith("Example:"):
             return line.partition(":")[2].strip().strip("`")
