@@ -6,7 +6,7 @@ Shape letters: B environments, O observations, A actions, P positions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,14 +63,15 @@ def policies(task: Task, seeds: Sequence[int]) -> dict[str, Policy]:
 
 
 def run_policy(task: Task, policy: Policy, *, seeds: Sequence[int]) -> list[Array]:
-    """Rewards (T,) of one episode per seed."""
+    """Rewards (T,) of one episode per seed, until it ended."""
     with Simulators(task, len(seeds)) as simulators:
         observations, goals = simulators.reset(seeds)
         policy.begin(observations.astype(float), goals.astype(float))
-        rewards = []
-        for _ in range(task.episode_steps):
+        rewards: list[NDArray[np.floating[Any]]] = []
+        lasted = np.zeros(len(seeds), dtype=int)
+        ended = np.zeros(len(seeds), dtype=bool)
+        while len(rewards) < task.episode_steps and not ended.all():
+            lasted += ~ended
             observations, reward, ended = simulators.step(policy.act(observations.astype(float)).astype(np.float32))
             rewards.append(reward)
-            if ended.all():
-                break
-    return list(np.array(rewards).T)
+    return [own[:steps].astype(float) for own, steps in zip(np.array(rewards).T, lasted, strict=True)]

@@ -12,7 +12,7 @@ import numpy as np
 
 from diffplan.envs.control import controller_for, tempo_for
 from diffplan.envs.simulators import Simulators
-from diffplan.envs.tasks import MazeTask, Task
+from diffplan.envs.tasks import MazeTask, RobotTask, Task
 from diffplan.planner.execution import Executor, Rollout
 from diffplan.planner.guides import Cost, Guide
 from diffplan.planner.pipeline import TrajectoryPlanner
@@ -25,15 +25,22 @@ TIMED_PLANS = 20
 
 @dataclass(frozen=True)
 class Stats:
-    """What N episodes came to; scores are None for tasks without a published range."""
+    """What N episodes came to; scores are None for tasks without a published range.
+
+    Mazes have strict and latched scores, success and steps to the goal; robots a normalised score, which for data of
+    our own is no more than a scale, and the share of episodes that did not end in a fall.
+    """
 
     name: str
     episodes: int
     returns: Interval
-    score_strict: Interval | None
-    score_latched: Interval | None
-    success_rate: float
-    steps_to_goal: float | None
+    score_strict: Interval | None = None
+    score_latched: Interval | None = None
+    success_rate: float | None = None
+    steps_to_goal: float | None = None
+    normalized: Interval | None = None
+    steps: float = 0.0
+    upright: float | None = None
 
 
 def episode_seeds(seed: int, episodes: int) -> list[int]:
@@ -43,7 +50,17 @@ def episode_seeds(seed: int, episodes: int) -> list[int]:
 
 def summarize(name: str, task: Task, rewards: Sequence[Any]) -> Stats:
     """Statistics over the rewards (T,) of each episode."""
+    steps = float(np.mean([len(r) for r in rewards]))
     strict, touches = strict_returns(rewards), [first_touch(r) for r in rewards]
+    if isinstance(task, RobotTask):
+        return Stats(
+            name,
+            len(rewards),
+            mean_interval(strict),
+            normalized=task.score_range and mean_interval(normalized_score(strict, *task.score_range)),
+            steps=steps,
+            upright=float(np.mean([len(r) == task.episode_steps for r in rewards])),
+        )
     hits = [t + 1 for t in touches if t is not None]
     scores: list[Interval | None] = [None, None]
     if isinstance(task, MazeTask):
@@ -56,6 +73,7 @@ def summarize(name: str, task: Task, rewards: Sequence[Any]) -> Stats:
         scores[1],
         len(hits) / len(rewards),
         float(np.mean(hits)) if hits else None,
+        steps=steps,
     )
 
 
@@ -68,6 +86,7 @@ class Evaluation:
     rollouts: tuple[Rollout, ...]
     plan_seconds_median: float
     plans: int
+    faults: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -116,6 +135,7 @@ def evaluate(
             guide=guide,
             pin_goal=pin_goal,
             replan_every=replan_every or task.replan_every,
+            keep_plans=False,
             **options,
         )
         moments = []
@@ -123,6 +143,7 @@ def evaluate(
             moments.append(moment)
             yield moment.step / task.episode_steps
         rollouts = executor.rollouts(moments)
+        faults = tuple(simulators.faults.values())
     others = (
         tuple(
             summarize(name, task, run_policy(task, policy, seeds=seeds))
@@ -136,7 +157,8 @@ def evaluate(
         others,
         tuple(rollouts),
         _one_plan_seconds(planner, rollouts, guide, pin_goal, options),
-        sum(len(r.plans) for r in rollouts),
+        sum(len(r.plan_steps) for r in rollouts),
+        faults,
     )
 
 
@@ -147,13 +169,20 @@ def record(
     stats = evaluation.stats
 
     def row(s: Stats) -> dict[str, Any]:
-        return {
+        shared = {"return_mean": _number(s.returns.mean), "return_ci95": _number(s.returns.ci95)}
+        if s.upright is not None:
+            return shared | {
+                "score_normalized_own_data": _number(None if s.normalized is None else s.normalized.mean),
+                "score_normalized_own_data_ci95": _number(None if s.normalized is None else s.normalized.ci95),
+                "steps_mean": _number(s.steps),
+                "upright_rate": s.upright,
+            }
+        return shared | {
             "score_strict": _number(None if s.score_strict is None else s.score_strict.mean),
             "score_strict_ci95": _number(None if s.score_strict is None else s.score_strict.ci95),
             "score_latched": _number(None if s.score_latched is None else s.score_latched.mean),
             "success_rate": s.success_rate,
             "steps_to_goal_mean": _number(s.steps_to_goal),
-            "return_mean": _number(s.returns.mean),
         }
 
     return (
@@ -162,6 +191,7 @@ def record(
         | {
             "plan_seconds_median": round(evaluation.plan_seconds_median, 5),
             "plans": evaluation.plans,
+            "faults": list(evaluation.faults),
             "device": device,
             "references": {s.name: row(s) for s in evaluation.references},
             "versions": versions,

@@ -10,6 +10,14 @@ from typing import Any
 HEADER = ["method", "strict score", "latched score", "success", "steps to goal", "return"]
 
 
+ROBOT_HEADER = ["method", "return", "normalised (own data)", "steps", "did not fall"]
+
+
+def header_of(numbers: dict[str, Any]) -> list[str]:
+    """What the columns of `table_rows` say."""
+    return HEADER if "score_strict" in numbers else ROBOT_HEADER
+
+
 def table_rows(numbers: dict[str, Any]) -> list[list[str]]:
     """The planner's row and its references' of one evaluation."""
     return [_row("diffplan", numbers)] + [_row(name, row) for name, row in numbers.get("references", {}).items()]
@@ -60,6 +68,14 @@ def _row(name: str, numbers: dict[str, Any]) -> list[str]:
     def show(key: str, form: str = "{:.1f}") -> str:
         return "" if numbers.get(key) is None else form.format(numbers[key])
 
+    if "score_strict" not in numbers:
+        return [
+            name,
+            f"{numbers['return_mean']:.0f} ± {numbers['return_ci95'] or float('nan'):.0f}",
+            show("score_normalized_own_data"),
+            show("steps_mean", "{:.0f}"),
+            show("upright_rate", "{:.0%}"),
+        ]
     strict = _pm(numbers) if numbers.get("score_strict") is not None else ""
     return [
         name,

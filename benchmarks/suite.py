@@ -136,7 +136,7 @@ def _guides(run: str | None, pairs: int, *, weights: bool) -> Generator[str, Non
 def _learned(name: str, run: str | None, episodes: int) -> Generator[str, None, dict[str, Any]]:
     if run is None:
         run, task = str(RUNS / f"bench-{name}-{time.strftime('%Y%m%d-%H%M%S')}"), find_task(LEARNED[name][0])
-        config = TrainConfig(minutes=task.minutes)
+        config = TrainConfig(**task.training, minutes=task.minutes)
         yield f"training {task.name} for {task.minutes:g} minutes into {run}"
         yield from _train(task, Path(run), config)
     rows = yield from LEARNED[name][1](run, episodes, SEED)

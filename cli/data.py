@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+
+class Algorithm(StrEnum):
+    """How a behaviour policy is trained."""
+
+    sac = "sac"
+    ppo = "ppo"
+
 
 app = typer.Typer(help="Local Minari datasets: made here, or downloaded where the hub answers.", no_args_is_help=True)
 
@@ -15,22 +24,37 @@ def collect(
     steps: Annotated[
         int | None, typer.Option(min=1, max=10**9, help="Environment steps; the task's own number if left out.")
     ] = None,
+    algorithm: Annotated[
+        Algorithm, typer.Option(help="Of a robot's behaviour policy: sac, or ppo where minutes matter more.")
+    ] = Algorithm.sac,
+    local: Annotated[bool, typer.Option("--local", help="Make it here, without asking the Minari hub.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Make a task's dataset in its simulator."""
+    """Get a task's dataset: from the Minari hub where that has it, or else made in its simulator.
+
+    Robots' data begins with training a policy; that can be stopped and goes on where it was.
+    """
     import time
 
     from diffplan.envs.datasets import collect as make
-    from diffplan.envs.datasets import describe
-    from diffplan.envs.tasks import find_task
+    from diffplan.envs.datasets import describe, from_hub, is_local
+    from diffplan.envs.tasks import RobotTask, find_task
 
     from .screen import progress
 
     chosen, began = find_task(task), time.monotonic()
+    options = {"algorithm": algorithm.value} if isinstance(chosen, RobotTask) else {}
+    if chosen.hub and not (local or steps or is_local(chosen.dataset)):
+        print(f"asking the Minari hub for {' and '.join(chosen.hub)}", flush=True)
+        if from_hub(chosen):
+            for part in chosen.hub:
+                print(f"{part}: {describe(part).steps:,} steps, from the hub")
+            return
+        print("the hub did not give it: making it here", flush=True)
     with progress(f"collecting {chosen.dataset}", quiet=quiet) as bar:
-        for done, total in make(chosen, steps=steps, seed=seed):
-            bar(done / total, f"{done:,} steps")
+        for now in make(chosen, steps=steps, seed=seed, **options):
+            bar(now.done / now.total, now.words or f"{now.done:,} steps")
     info = describe(chosen.dataset)
     print(
         f"{info.id}: {info.episodes:,} episodes, {info.steps:,} steps, {info.megabytes:.0f} MB, "

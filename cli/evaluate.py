@@ -38,11 +38,11 @@ def evaluate(
     """Measure a planner by its task's protocol, beside its references."""
     from diffplan.benchmarks.evaluate import Evaluation, record
     from diffplan.benchmarks.evaluate import evaluate as measure
-    from diffplan.benchmarks.report import HEADER, table_rows
+    from diffplan.benchmarks.report import header_of, table_rows
     from diffplan.envs.records import write_json
     from diffplan.envs.runs import exact_command, load_planner, versions
     from diffplan.envs.video import check_output
-    from diffplan.envs.wishes import parse_wishes
+    from diffplan.envs.wishes import guides_for, parse_wishes
 
     from .screen import progress, table
 
@@ -57,7 +57,7 @@ def evaluate(
             seed=seed,
             replan_every=replan_every,
             controller=controller,
-            guide=parse_wishes(chosen, planner, guides=guide or []),
+            guide=parse_wishes(chosen, planner, guides=guides_for(chosen, guide)),
             pin_goal=not no_goal,
             guidance=guidance,
             legs=legs,
@@ -73,7 +73,9 @@ def evaluate(
     numbers = record(
         result, chosen, seed=seed, device=str(planner.device), versions=versions(), command=exact_command()
     )
-    table(f"{chosen.name}, {episodes} episodes, seed {seed}", HEADER, table_rows(numbers))
+    table(f"{chosen.name}, {episodes} episodes, seed {seed}", header_of(numbers), table_rows(numbers))
+    for fault in result.faults:
+        print(f"warning: {fault}; its episode ended there")
     print(f"one plan takes {1000 * result.plan_seconds_median:.0f} ms (median); {result.plans} plans were made")
     if json:
         write_json(json, numbers)

@@ -43,8 +43,12 @@ def train(
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of everything random.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Windows per update and process.")] = 64,
-    learning_rate: Annotated[float, typer.Option(min=1e-9, max=10, help="Peak learning rate.")] = 1e-3,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=2**20, help="Windows per update and process; the task's own if left out.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=1e-9, max=10, help="Peak learning rate; the task's own if left out.")
+    ] = None,
     prediction: Annotated[Prediction, typer.Option(help="What the network predicts.")] = Prediction.x0,
     horizon: Annotated[int | None, typer.Option(min=2, max=4096, help="Tokens per plan.")] = None,
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 30.0,
@@ -68,7 +72,8 @@ def train(
 
     from .screen import progress
 
-    chosen, settings = find_task(task), find_preset(preset)
+    chosen = find_task(task)
+    settings = find_preset(preset, chosen)
     if resume:
         folder = output or newest_run(chosen)
         stages = resume_run(
@@ -76,11 +81,11 @@ def train(
         )
     else:
         settings = settings if horizon is None else dataclasses.replace(settings, horizon=horizon)
+        given = {"batch_size": batch_size, "learning_rate": learning_rate}
         config = TrainConfig(
+            **chosen.training | {k: v for k, v in given.items() if v is not None},
             steps=steps,
             minutes=minutes if steps or minutes else settings.fit(chosen).minutes,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
             prediction=prediction.value,
             seed=seed,
         )

@@ -21,7 +21,7 @@ def controller_for(task: Task, name: str = "auto") -> Controller:
     if name not in ("auto", "tracking", "actions"):
         raise ValueError(f"unknown controller {name!r}; known: auto, tracking, actions")
     if name == "actions" or (name == "auto" and task.gains is None):
-        return PlannedActions()
+        return PlannedActions(task.action_limit)
     if task.gains is None:
         raise ValueError(f"task {task.name} has no gains for a tracking controller; use --controller actions")
     return TrackingController(

@@ -16,11 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from diffplan.planner.episodes import Episodes
+from diffplan.planner.episodes import Episodes, concatenate
 from diffplan.planner.windows import check_widths
 
 from .quiet import quiet_imports
 from .tasks import Task
+from .tasks.task import Collecting
+
+PATIENCE_MINUTES = 5.0  # longer collections are not begun unasked
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,15 @@ def datasets_folder() -> Path:
 
 
 def is_local(dataset_id: str) -> bool:
-    """Whether a dataset is on this machine."""
-    return (datasets_folder() / dataset_id / "data" / "metadata.json").is_file()
+    """Whether a dataset is on this machine; several, joined by "+", all of them."""
+    parts = dataset_id.split("+")
+    return all((datasets_folder() / part / "data" / "metadata.json").is_file() for part in parts)
+
+
+def dataset_of(task: Task) -> str:
+    """Id of a task's data: the one made here, or else what was downloaded from the hub."""
+    from_hub = "+".join(task.hub)
+    return from_hub if task.hub and not is_local(task.dataset) and is_local(from_hub) else task.dataset
 
 
 def list_local() -> list[DatasetInfo]:
@@ -93,11 +103,14 @@ def download(dataset_id: str, task: Task) -> None:
 
 
 def load_episodes(dataset_id: str, task: Task) -> Episodes:
-    """Read a local dataset, with the task's own rewards.
+    """Read a local dataset (several, joined by "+", as one), with the task's own rewards.
 
     Raises:
-        ValueError: it is not there, cannot be read, has NaN, or its widths are not the task's; the message names it.
+        ValueError: it is not there, cannot be read, has NaN, was recorded in another environment, or its widths are
+            not the task's; the message names it.
     """
+    if "+" in dataset_id:
+        return concatenate(load_episodes(part, task) for part in dataset_id.split("+"))
     describe(dataset_id)
     with quiet_imports():
         import minari
@@ -106,41 +119,87 @@ def load_episodes(dataset_id: str, task: Task) -> Episodes:
             warnings.simplefilter("ignore")
             dataset = minari.load_dataset(dataset_id)
             rows = [
-                (_states(e.observations), np.asarray(e.actions), np.asarray(e.rewards))
+                (_states(e.observations), np.asarray(e.actions), np.asarray(e.rewards), bool(e.terminations[-1]))
                 for e in dataset.iterate_episodes()
             ]
+            recorded = getattr(dataset.spec.env_spec, "id", "")
     except Exception as error:
         raise ValueError(
             f"dataset {dataset_id!r} in {datasets_folder()} cannot be read ({error}); delete its folder and "
             "collect or download it again"
         ) from error
     try:
-        observations, actions, rewards = zip(*rows, strict=True) if rows else ((), (), ())
-        episodes = Episodes.from_arrays(observations, actions, rewards)
+        _check_environment(recorded, task)
+        observations, actions, rewards, terminated = zip(*rows, strict=True) if rows else ((), (), (), ())
+        episodes = Episodes.from_arrays(
+            observations, actions, rewards, None if task.spec.position else np.array(terminated)
+        )
         check_widths(episodes, task.spec)
     except ValueError as error:
         raise ValueError(f"dataset {dataset_id!r} does not fit task {task.name}: {error}") from error
     return dataclasses.replace(episodes, rewards=task.rewards(episodes))
 
 
+def _check_environment(recorded: str, task: Task) -> None:
+    """Refuse data of another environment, or of another version of the same: its columns or physics differ."""
+    wanted = task.make if isinstance(task.make, str) else ""
+    if not recorded or not wanted or recorded == wanted:
+        return
+    name, _, version = recorded.partition("-v")
+    own, _, _ = wanted.partition("-v")
+    what = (
+        f"version {version} of the environment, whose observations or physics differ"
+        if name == own
+        else "another environment"
+    )
+    raise ValueError(
+        f"it was recorded in {recorded}, {what}; the task runs {wanted}: use data of {wanted}, or make it with: "
+        f"diffplan data collect {task.name}"
+    )
+
+
 def obtain(
     task: Task, dataset_id: str | None = None, *, steps: int | None = None, seed: int = 0
-) -> Iterator[tuple[int, int]]:
-    """Make sure that a dataset is local: the task's own is collected, any other downloaded.
+) -> Iterator[Collecting]:
+    """Make sure that a dataset is local: the task's own is downloaded or collected, any other downloaded.
 
-    Yields steps done and steps wanted while it collects; nothing where the data is there.
+    Yields how far it is while it collects; nothing where the data is there.
+
+    Raises:
+        ValueError: the hub does not have it, or making it takes so long that it has to be asked for.
     """
-    wanted = dataset_id or task.dataset
+    wanted = dataset_id or dataset_of(task)
     if is_local(wanted):
         return
-    if wanted != task.dataset:
-        download(wanted, task)
+    if dataset_id is not None and wanted != task.dataset:
+        for part in wanted.split("+"):
+            download(part, task)
         return
+    if task.hub:
+        yield Collecting(0, 1, f"asking the Minari hub for {' and '.join(task.hub)}")
+        if from_hub(task):
+            return
+    if task.collect_minutes > PATIENCE_MINUTES and steps is None:
+        raise ValueError(
+            f"the data of {task.name} is not on this machine{' and the Minari hub did not give it' * bool(task.hub)}; "
+            f"make it with: diffplan data collect {task.name} (about {task.collect_minutes:.0f} minutes on 2 cores)"
+        )
     yield from collect(task, steps=steps, seed=seed)
 
 
-def collect(task: Task, *, steps: int | None = None, seed: int = 0) -> Iterator[tuple[int, int]]:
-    """Make the task's dataset, yielding steps done and steps wanted.
+def from_hub(task: Task) -> bool:
+    """Download a task's data where the hub has it and answers; whether it did."""
+    try:
+        for part in task.hub:
+            if not is_local(part):
+                download(part, task)
+    except ValueError:
+        return False
+    return bool(task.hub)
+
+
+def collect(task: Task, *, steps: int | None = None, seed: int = 0, **options: Any) -> Iterator[Collecting]:
+    """Make the task's dataset here, yielding how far it is.
 
     Raises:
         ValueError: it is there already, or the task has no collector.
@@ -154,13 +213,13 @@ def collect(task: Task, *, steps: int | None = None, seed: int = 0) -> Iterator[
     root = datasets_folder()
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".collecting-") as scratch:
-        steps_done = task.collect(steps=total, seed=seed)
+        steps_done = task.collect(steps=total, seed=seed, **options)
         while True:
             with _minari_folder(scratch):
                 done = next(steps_done, None)
             if done is None:
                 break
-            yield min(done, total), total
+            yield done if isinstance(done, Collecting) else Collecting(min(done, total), total)
         _move_into_place(Path(scratch), root, task.dataset)
 
 

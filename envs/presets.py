@@ -21,6 +21,7 @@ class Preset:
         width: channels of the network's first level.
         multipliers: channels of each level as multiples of it.
         noise_levels: training steps of the diffusion.
+        octaves: Fourier features of the denoiser's input.
         normalizer: "limits" or "gaussian".
         sampling: defaults of `planner.options.Sampling`.
     """
@@ -32,13 +33,21 @@ class Preset:
     width: int = 32
     multipliers: Sequence[int] = (1, 2, 4)
     noise_levels: int = 32
-    normalizer: str = "limits"
+    octaves: int | None = None
+    normalizer: str | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
 
     def fit(self, task: Task) -> Task:
         """The task with this preset's windows."""
         spec = task.spec if self.stride is None else replace(task.spec, stride=self.stride)
-        return replace(task, spec=spec, horizon=self.horizon or task.horizon, minutes=self.minutes or task.minutes)
+        return replace(
+            task,
+            spec=spec,
+            horizon=self.horizon or task.horizon,
+            minutes=self.minutes or task.minutes,
+            octaves=task.octaves if self.octaves is None else self.octaves,
+            normalizer=self.normalizer or task.normalizer,
+        )
 
 
 PRESETS = {
@@ -65,12 +74,12 @@ PRESETS = {
 }
 
 
-def find_preset(name: str) -> Preset:
-    """A preset by name.
+def find_preset(name: str, task: Task | None = None) -> Preset:
+    """A preset by name, as a task means it.
 
     Raises:
         ValueError: an unknown name; the message lists the known ones.
     """
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
-    return PRESETS[name]
+    return PRESETS[name] if task is None else replace(PRESETS[name], **task.presets.get(name, {}))

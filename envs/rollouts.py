@@ -22,7 +22,7 @@ from .records import rollout_record, write_json
 from .runs import exact_command, versions
 from .simulators import Simulators
 from .tasks import Task
-from .wishes import feasible_for, marks_of, parse_wishes
+from .wishes import feasible_for, guides_for, marks_of, parse_wishes
 
 DRAW_EVERY = 4  # environment steps
 LINGER = 60  # steps that are shown after the goal was reached
@@ -61,6 +61,7 @@ class Ride:
         """From the command line's words; errors as for `requests.Request.parse`."""
         target = None if goal is None else task.parse_point(goal, "goal")
         place = None if start is None else task.parse_point(start, "start")
+        guides = guides_for(task, guides)
         if not pin_goal and not guides:
             raise ValueError("without a goal guides have to lead: give one that does, such as --guide return@3")
         with Simulators(task, 1, start=place, goal=target) as simulators:

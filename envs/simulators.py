@@ -16,6 +16,8 @@ from .tasks import Task
 
 Array = NDArray[np.floating[Any]]
 
+UNSTABLE = (3, 4, 5)  # mujoco.mjtWarning: BADQPOS, BADQVEL, BADQACC
+
 
 class Simulators:
     """B environments of one task, stepped together.
@@ -40,6 +42,7 @@ class Simulators:
         self.task, self.start, self.goal = task, start, goal
         self.envs = [task.environment(render_mode=render_mode if i == 0 else None) for i in range(count)]
         self._ended = np.zeros(count, dtype=bool)
+        self.faults: dict[int, str] = {}
 
     def reset(self, seeds: Sequence[int]) -> tuple[Array, Array]:
         """Begin an episode each; the same seed begins the same episode in any slot."""
@@ -48,18 +51,31 @@ class Simulators:
             for env, seed in zip(self.envs, seeds, strict=True)
         ]
         self._ended[:] = False
+        self._steps = 0
+        self.faults = {}
         self._goals = np.array([goal for _, goal in begun])
         self._observations = np.array([o for o, _ in begun])
         return self._observations.astype(np.float32), self._goals.astype(np.float32)
 
     def step(self, actions: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
-        """Apply actions (B, A); an environment whose episode has ended stays as it is."""
+        """Apply actions (B, A); an environment whose episode has ended stays as it is.
+
+        One whose simulation breaks (NaN, or a state that MuJoCo gave up on) ends its episode with its last good
+        observation, and is named in `faults`; the others go on.
+        """
         rewards = np.zeros(len(self.envs))
+        self._steps += 1
         for i, env in enumerate(self.envs):
             if self._ended[i]:
                 continue
             observation, reward, terminated, truncated, _ = env.step(np.asarray(actions[i], dtype=float))
-            self._observations[i] = self.task.flatten(observation)
+            seen = self.task.flatten(observation)
+            fault = _fault(env, seen, reward)
+            if fault:
+                self.faults[i] = f"environment {i} broke at step {self._steps}: {fault}"
+                self._ended[i] = True
+                continue
+            self._observations[i] = seen
             rewards[i] = self.task.reward(self._observations[i], self._goals[i], reward)
             self._ended[i] = terminated or truncated
         return self._observations.astype(np.float32), rewards, self._ended.copy()
@@ -79,3 +95,15 @@ class Simulators:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _fault(env: Any, observation: Array, reward: float) -> str:
+    """What went wrong in a step, in words; empty if nothing did."""
+    if not np.isfinite(observation).all():
+        return f"observation {int(np.flatnonzero(~np.isfinite(observation))[0])} is not finite"
+    if not np.isfinite(reward):
+        return "the reward is not finite"
+    warnings = getattr(getattr(env, "data", None), "warning", None)
+    if warnings is not None and any(warnings[kind].number for kind in UNSTABLE):
+        return "MuJoCo found the simulation unstable and reset it"
+    return ""

@@ -25,7 +25,7 @@ from diffplan.planner.windows import Windows, check_horizon, consistency, worst_
 
 from .calibration import report_calibration
 from .checkpoints import Interrupted, Saver, Stop
-from .datasets import load_episodes, obtain
+from .datasets import dataset_of, load_episodes, obtain
 from .jobs import RETURNS_SHARE, Job, accelerator_for, recorded, rewarded, shares
 from .logs import Logger
 from .presets import Preset
@@ -89,12 +89,13 @@ def train_run(
     accelerator = accelerator_for(output, device)
     task = preset.fit(task)
     yield from _data(task, dataset, accelerator)
-    episodes = load_episodes(dataset or task.dataset, task)
+    dataset = dataset or dataset_of(task)
+    episodes = load_episodes(dataset, task)
     check_horizon(episodes, task.spec, task.horizon)
     denoiser, returns = shares(config, only is None and rewarded(episodes))
     record = {
         "task": task.name,
-        "dataset": dataset or task.dataset,
+        "dataset": dataset,
         "fingerprint": episodes.fingerprint(),
         "preset": dataclasses.asdict(preset),
         "config": dataclasses.asdict(denoiser),
@@ -157,11 +158,11 @@ def _returns_alone(
 
 def _data(task: Task, dataset: str | None, accelerator: Accelerator) -> Iterator[Progress]:
     if accelerator.is_main_process:
-        began = False
-        for done, total in obtain(task, dataset):
-            message = "" if began else f"dataset {task.dataset} is not here yet: collecting {total:,} steps in MuJoCo"
-            began = True
-            yield Progress("data", done / total, message)
+        said = None
+        for now in obtain(task, dataset):
+            words = now.words or f"dataset {task.dataset} is not here yet: collecting {now.total:,} steps in MuJoCo"
+            yield Progress("data", now.done / now.total, "" if said == words else words)
+            said = words
     accelerator.wait_for_everyone()
 
 
@@ -170,7 +171,7 @@ def _run(job: Job, *, only: Only | None = None) -> Iterator[Progress]:
     device, task = job.accelerator.device, job.task
     windows = Windows(job.episodes, task.spec, horizon=task.horizon, device=device)
     scheduler = make_scheduler("ddim", train_steps=job.preset.noise_levels)
-    levels, normalizer = scheduler.alphas_cumprod, Normalizer.fit(job.episodes, task.spec, job.preset.normalizer)
+    levels, normalizer = scheduler.alphas_cumprod, Normalizer.fit(job.episodes, task.spec, task.normalizer)
     network = _begin(job, job.denoiser, lambda: _denoiser(job), STATE)
     planner = TrajectoryPlanner(
         cast(TemporalUNet, network.ema),
@@ -180,7 +181,7 @@ def _run(job: Job, *, only: Only | None = None) -> Iterator[Progress]:
         horizon=task.horizon,
         task=task.name,
         prediction=job.denoiser.prediction,
-        clip=1.0 if job.preset.normalizer == "limits" else None,
+        clip=1.0 if task.normalizer == "limits" else None,
         consistency_bound=_consistency_bound(windows),
         sampling=dataclasses.asdict(Sampling(**{**task.sampling, **job.preset.sampling})),
     )
@@ -250,8 +251,10 @@ def _begin(job: Job, config: TrainConfig, make: Any, file: str) -> TrainState:
 
 
 def _denoiser(job: Job) -> TemporalUNet:
-    preset = job.preset
-    return TemporalUNet(columns=job.task.spec.width, width=preset.width, multipliers=preset.multipliers)
+    preset, task = job.preset, job.task
+    return TemporalUNet(
+        columns=task.spec.width, width=preset.width, multipliers=preset.multipliers, octaves=task.octaves
+    )
 
 
 def _return_model(job: Job, windows: Windows | None = None) -> ReturnModel:

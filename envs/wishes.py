@@ -36,6 +36,12 @@ def surroundings(task: Task, planner: TrajectoryPlanner) -> Surroundings:
     )
 
 
+def guides_for(task: Task, guides: Sequence[str] | None) -> list[str]:
+    """The SPECs that were given, or the task's own; "none" asks for none at all."""
+    given = list(guides or task.guides)
+    return [] if given == ["none"] else given
+
+
 def parse_wishes(
     task: Task,
     planner: TrajectoryPlanner,

@@ -86,7 +86,7 @@ def denoising_loss(
         pinned: (B, H, D) bool; these entries stay clean in the input and do not count in the loss.
         alphas_cumprod: (T,) of the scheduler.
         prediction: what the network says.
-        column_weights: (D,) weight of each column's error.
+        column_weights: (D,) or (H, D) weight of each entry's error.
         generator: source of timesteps and noise.
         snr_cap: an x0 error counts min(SNR + 1, cap) times: as a velocity error would (Salimans & Ho 2022), up to a
             bound (Hang et al. 2023). Plain x0 errors hardly see the low noise levels, where walls are decided.

@@ -25,12 +25,15 @@ class Episodes:
         offsets: (N + 1,) where each episode begins, and S at the end.
         rewards: (S,) float32, of the action taken in each state (an episode's last state has none: zero); None where
             nothing was rewarded.
+        terminated: (N,) whether an episode ended in failure, rather than because recording stopped; None where nobody
+            knows.
     """
 
     observations: NDArray[np.float32]
     actions: NDArray[np.float32]
     offsets: NDArray[np.int64]
     rewards: NDArray[np.float32] | None = None
+    terminated: NDArray[np.bool_] | None = None
 
     @classmethod
     def from_arrays(
@@ -38,6 +41,7 @@ class Episodes:
         observations: Sequence[ArrayLike],
         actions: Sequence[ArrayLike],
         rewards: Sequence[ArrayLike] | None = None,
+        terminated: ArrayLike | None = None,
     ) -> Episodes:
         """From one (T + 1, O), one (T, A) and, if rewards are known, one (T,) array per episode.
 
@@ -61,9 +65,12 @@ class Episodes:
         padded = [np.concatenate([a, np.zeros_like(a[:1])]) for a in taken]
         offsets = np.concatenate([[0], np.cumsum([len(o) for o in states])])
         gains = None if rewards is None else _rewards(rewards, taken)
-        return cls(np.concatenate(states), np.concatenate(padded), offsets.astype(np.int64), gains)
+        failed = None if terminated is None else np.asarray(terminated, dtype=bool)
+        return cls(np.concatenate(states), np.concatenate(padded), offsets.astype(np.int64), gains, failed)
 
     def __post_init__(self) -> None:
+        if self.terminated is not None and self.terminated.shape != (len(self),):
+            raise ValueError(f"terminated must have shape ({len(self)},), got {self.terminated.shape}")
         for name in ("observations", "actions", "rewards"):
             values = getattr(self, name)
             if values is None:
@@ -122,13 +129,15 @@ class Episodes:
         states = np.repeat(which, np.diff(self.offsets))
         offsets = np.concatenate([[0], np.cumsum(np.diff(self.offsets)[which])]).astype(np.int64)
         rewards = None if self.rewards is None else self.rewards[states]
-        return Episodes(self.observations[states], self.actions[states], offsets, rewards)
+        failed = None if self.terminated is None else self.terminated[which]
+        return Episodes(self.observations[states], self.actions[states], offsets, rewards, failed)
 
     def fingerprint(self) -> str:
         """SHA-256 over shapes and values: tells whether two runs saw the same data."""
         digest = hashlib.sha256(repr((self.observations.shape, self.actions.shape)).encode())
-        for array in (self.observations, self.actions, self.offsets):
-            digest.update(np.ascontiguousarray(array).data)
+        for array in (self.observations, self.actions, self.offsets, self.terminated):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
 
@@ -140,11 +149,13 @@ def concatenate(parts: Iterable[Episodes]) -> Episodes:
     starts = np.cumsum([0, *(part.offsets[-1] for part in every[:-1])])
     offsets = [part.offsets[:-1] + start for part, start in zip(every, starts, strict=True)]
     rewards = [part.rewards for part in every if part.rewards is not None]
+    failed = [part.terminated for part in every if part.terminated is not None]
     return Episodes(
         np.concatenate([part.observations for part in every]),
         np.concatenate([part.actions for part in every]),
         np.concatenate([*offsets, [starts[-1] + every[-1].offsets[-1]]]).astype(np.int64),
         np.concatenate(rewards) if len(rewards) == len(every) else None,
+        np.concatenate(failed) if len(failed) == len(every) else None,
     )
 
 

@@ -47,10 +47,16 @@ class Controller(Protocol):
 
 @dataclass(frozen=True)
 class PlannedActions:
-    """Applies the planned actions as they are: works wherever one token is one step."""
+    """Applies the planned actions as they are: works wherever one token is one step.
+
+    Args:
+        limit: actions are clipped to [-limit, limit]; None leaves them alone.
+    """
+
+    limit: float | None = None
 
     def act(self, observations: Array, now: Reference, ahead: Reference) -> Array:
-        return now.action
+        return now.action if self.limit is None else np.clip(now.action, -self.limit, self.limit)
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,10 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Moment:
-    """All environments after one step: observations (B, O), actions (B, A), rewards, ended and who replanned (B,)."""
+    """All environments after one step: observations (B, O), actions (B, A), rewards, ended and who replanned (B,).
+
+    `plans` are those in force, one for each; none where the executor does not keep them.
+    """
 
     step: int
     observations: Array
@@ -189,7 +198,7 @@ class Executor:
                 fresh &= ~ended
                 flights = self._replan(flights, fresh, observations, goals, generators)
                 references = _references(flights, self.replan_every, self.tempo)
-            plans = tuple(f.plan for f in flights)
+            plans = tuple(f.plan for f in flights) if self.keep_plans else ()
             if step == 0:
                 nothing = np.zeros((len(seeds), 0), np.float32)
                 yield Moment(0, observations, nothing, np.zeros(len(seeds)), ended, plans, fresh)

@@ -21,7 +21,7 @@ def denoising(windows: Windows, normalizer: Normalizer, alphas_cumprod: Tensor, 
     """To predict clean windows from noisy ones (see `diffusion.denoising_loss`)."""
     device = windows.starts.device
     normalizer, alphas_cumprod = normalizer.to(device), alphas_cumprod.to(device)
-    weights = column_weights(windows.spec, config.action_weight).to(device)
+    weights = entry_weights(windows.spec, windows.horizon, config).to(device)
 
     def objective(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         clean, length = windows.sample(config.batch_size, generator)
@@ -67,10 +67,12 @@ def predicting_returns(
     return objective
 
 
-def column_weights(spec: TrajectorySpec, action_weight: float) -> Tensor:
-    """(D,) weight of each column in the loss."""
-    weights = torch.ones(spec.width)
-    weights[spec.actions] = action_weight
+def entry_weights(spec: TrajectorySpec, horizon: int, config: TrainConfig) -> Tensor:
+    """(H, D) weight of each entry in the loss."""
+    weights = torch.ones(horizon, spec.width)
+    weights[:, spec.actions] = config.action_weight
+    if config.first_action_weight is not None:
+        weights[0, spec.actions] = config.first_action_weight
     return weights
 
 

@@ -41,6 +41,8 @@ class TrainConfig:
         ema_decay: of the averaged weights, which are the ones that plan.
         clip_norm: largest gradient norm.
         action_weight: weight of the action columns in the loss; observations count 1.
+        first_action_weight: weight of the first token's actions, which are what is executed where plans are renewed at
+            every step; None weighs them like the others.
         prediction: what the network says: "x0", "eps" or "v".
         seed: of batches, noise and pins.
     """
@@ -54,6 +56,7 @@ class TrainConfig:
     ema_decay: float = 0.998
     clip_norm: float = 1.0
     action_weight: float = 0.1
+    first_action_weight: float | None = None
     prediction: Prediction = "x0"
     seed: int = 0
 
@@ -69,11 +72,13 @@ class TrainConfig:
             ("warmup", math.inf),
             ("weight_decay", math.inf),
             ("action_weight", math.inf),
+            ("first_action_weight", math.inf),
             ("ema_decay", 1),
         ):
-            if not 0 <= getattr(self, name) < most:
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < most:
                 raise ValueError(
-                    f"{name}={getattr(self, name)} must be at least 0" + (" and below 1" if most == 1 else "")
+                    f"{name}={value} must be at least 0" + (" and below 1" if most == 1 else "")
                 )
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative")

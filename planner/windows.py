@@ -1,4 +1,4 @@
-"""Training windows: strided pieces of episodes, of random length, that end in an absorbing goal.
+"""Training windows: strided pieces of episodes that end in an absorbing state: a goal, or failure.
 
 Shape letters: S states, B batch, H horizon (tokens), A actions, O observations, D columns of a token.
 
@@ -7,7 +7,9 @@ Shape letters: S states, B batch, H horizon (tokens), A actions, O observations,
     action        mean over the k steps     0    0   ..  0
     arrived       -1   -1   ..   +1         +1   ..  +1
 
-Length as an output of the plan (the absorbing goal) lets one shape serve near and far goals alike.
+Where the task has positions, windows are of random length: length as an output of the plan (the absorbing goal) lets
+one shape serve near and far goals alike. Where it has none, windows are as long as they can be, and only an episode
+that ended in failure is absorbed: `arrived` then says "terminated".
 """
 
 from __future__ import annotations
@@ -54,8 +56,12 @@ class Windows:
         self.spec, self.horizon = spec, horizon
         ends = np.repeat(episodes.offsets[1:] - 1, np.diff(episodes.offsets))
         room = (ends - np.arange(len(ends))) // spec.stride  # whole tokens ahead of each state
-        self.starts = torch.from_numpy(np.flatnonzero(room >= 1)).to(device)
+        absorbs, usable = _absorbing(episodes, spec, room, horizon)
+        if not usable.any():
+            raise ValueError(f"no episode is long enough for a window of {horizon} tokens of {spec.stride} steps")
+        self.starts = torch.from_numpy(np.flatnonzero(usable)).to(device)
         self.room = torch.from_numpy(np.minimum(room, horizon - 1)).to(device)
+        self.absorbs = torch.from_numpy(absorbs).to(device)
         self.observations = torch.from_numpy(episodes.observations).to(device)
         self.actions = torch.from_numpy(_stride_means(episodes.actions, spec.stride)).to(device)
         self.discount = discount
@@ -63,7 +69,8 @@ class Windows:
             if episodes.rewards is None:
                 raise ValueError("returns need rewards, and these episodes have none")
             self.rewards = torch.from_numpy(episodes.rewards).to(device)
-            self.to_go = torch.from_numpy(returns_to_go(episodes, discount)).to(device)
+            tails = None if spec.position else endless_tails(episodes, discount)
+            self.to_go = torch.from_numpy(returns_to_go(episodes, discount, tails=tails)).to(device)
         names = spec.observation_names
         self._rates = torch.tensor([n in spec.velocity for n in names], device=device)
 
@@ -74,8 +81,8 @@ class Windows:
     def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Random windows: trajectories (B, H, D) in environment units and their lengths L (B,) in tokens.
 
-        Lengths run from 1 to what the episode leaves, H - 1 at most: half of them log-uniform, so that near goals are
-        seen often, half uniform, so that long ways are.
+        With positions, lengths run from 1 to what the episode leaves, H - 1 at most: half of them log-uniform, so that
+        near goals are seen often, half uniform, so that long ways are. Without, they are what the episode leaves.
         """
         first, length = self.draw(batch, generator)
         return self.window(first, length), length
@@ -86,6 +93,8 @@ class Windows:
         pick, u, coin = torch.rand(3, batch, generator=generator, device=device, dtype=torch.float64)
         first = self.starts[(pick * len(self.starts)).long()]
         room = self.room[first]
+        if not self.spec.position:
+            return first, room
         length = torch.where(coin < 0.5, torch.exp(u * torch.log(room + 1.0)), 1 + u * room).long()
         return first, torch.minimum(length, room).clamp(min=1)  # rounding must not carry a window past its episode
 
@@ -95,7 +104,7 @@ class Windows:
         index = first[:, None] + self.spec.stride * torch.minimum(token, length[:, None])
         observations = self.observations[index]  # (B, H, O)
         absorbed = (token > length[:, None]).unsqueeze(-1)
-        reached = token >= length[:, None]
+        reached = (token >= length[:, None]) & self.absorbs[first, None]
         observations = torch.where(absorbed & self._rates, 0.0, observations)
         actions = torch.where(reached.unsqueeze(-1), 0.0, self.actions[index])
         return self.spec.join(actions, observations, torch.where(reached, 1.0, -1.0))
@@ -105,7 +114,7 @@ class Windows:
 
         Where windows end in an absorbing goal (the task has positions) it is the return of what the window shows:
         its own rewards, and the last of them for ever after. Otherwise it is the return to go of the episode, as in
-        Diffuser (Janner et al. 2022, section 3.2).
+        Diffuser (Janner et al. 2022, section 3.2), an episode that was only cut off going on as it did last.
 
         Raises:
             ValueError: the windows were made without a discount.
@@ -120,8 +129,13 @@ class Windows:
         return (shown + faded * self.rewards[first + steps - 1].double() / (1 - self.discount)).float()
 
 
-def returns_to_go(episodes: Episodes, discount: float) -> np.ndarray:
+def returns_to_go(episodes: Episodes, discount: float, *, tails: np.ndarray | None = None) -> np.ndarray:
     """Discounted sum (S,) of the rewards from each state to the end of its episode, float64.
+
+    Args:
+        episodes: with rewards.
+        discount: per environment step.
+        tails: (N,) value of each episode's last state; zero if left out.
 
     Raises:
         ValueError: the discount does not lie between 0 and 1 (excluded), or there are no rewards.
@@ -132,10 +146,37 @@ def returns_to_go(episodes: Episodes, discount: float) -> np.ndarray:
         raise ValueError("returns need rewards, and these episodes have none")
     to_go = episodes.rewards.astype(np.float64)
     begins, lengths = episodes.offsets[:-1], episodes.lengths
+    if tails is not None:
+        to_go[episodes.offsets[1:] - 1] = tails
     for step in range(int(lengths.max()) - 1, -1, -1):  # all episodes at once, from the back
         state = begins[lengths > step] + step
         to_go[state] += discount * to_go[state + 1]
     return to_go
+
+
+def endless_tails(episodes: Episodes, discount: float, *, steps: int = 100) -> np.ndarray:
+    """What each episode (N,) would have earned after its end: nothing where it failed or where nobody knows.
+
+    One that was only cut off (a time limit says nothing of the state that it met) goes on earning the mean of its last
+    rewards: for a gait, the best guess that the data itself has.
+    """
+    if episodes.terminated is None or episodes.rewards is None:
+        return np.zeros(len(episodes))
+    ends = episodes.offsets[1:] - 1
+    spans = [slice(end - min(steps, int(n)), end) for end, n in zip(ends, episodes.lengths, strict=True)]
+    means = np.array([episodes.rewards[span].mean(dtype=np.float64) for span in spans])
+    return np.where(episodes.terminated, 0.0, means / (1 - discount))
+
+
+def _absorbing(
+    episodes: Episodes, spec: TrajectorySpec, room: np.ndarray, horizon: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the window from each state (S,) ends in an absorbing state, and whether one may begin there (S,)."""
+    if spec.position:
+        return np.ones(len(room), dtype=bool), room >= 1
+    failed = np.zeros(len(episodes), dtype=bool) if episodes.terminated is None else episodes.terminated
+    absorbs = np.repeat(failed, np.diff(episodes.offsets)) & (room < horizon)
+    return absorbs, (room >= horizon) | (absorbs & (room >= 1))  # an end that only cuts off has no action to show
 
 
 def check_widths(episodes: Episodes, spec: TrajectorySpec) -> None:

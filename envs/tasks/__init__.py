@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib.metadata
 
 from .mazes import MazeTask, maze_tasks
+from .robots import RobotTask, robot_tasks
 from .task import Task
 
-__all__ = ["MazeTask", "Task", "all_tasks", "find_task", "register"]
+__all__ = ["MazeTask", "RobotTask", "Task", "all_tasks", "find_task", "register"]
 
-_TASKS: dict[str, Task] = maze_tasks()
+_TASKS: dict[str, Task] = maze_tasks() | robot_tasks()
 _ALIASES = {"maze2d": "maze2d-umaze", "multi2d": "multi2d-umaze"}
 
 

@@ -20,7 +20,7 @@ from diffplan.planner.spec import TrajectorySpec
 
 from ..collect import Routes
 from ..maze import BALL_RADIUS, D_GAIN, MAZES, P_GAIN, Cell, MazeMap
-from .task import Array, Task, numbers
+from .task import Array, Collecting, Task, numbers
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class MazeTask(Task):
         """Of the agent's centre from the walls' faces, in metres; negative inside a wall."""
         return self.maze.signed_clearance
 
-    def collect(self, *, steps: int, seed: int) -> Iterator[int]:
+    def collect(self, *, steps: int, seed: int, **options: Any) -> Iterator[int | Collecting]:
         from ..collect import record_maze, store_maze
 
         recordings, done = [], 0

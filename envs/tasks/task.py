@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,14 @@ from diffplan.planner.spec import TrajectorySpec
 from ..quiet import quiet_imports
 
 Array = NDArray[np.float64]
+
+
+class Collecting(NamedTuple):
+    """How far a collection is: `done` of `total`, and in words what is going on."""
+
+    done: int
+    total: int
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,12 +45,20 @@ class Task:
         minutes: training time of the default preset.
         replan_every: environment steps between plans.
         gains: (p, d) of the tracking controller; None executes planned actions.
+        action_limit: planned actions are clipped to [-limit, limit]; None leaves them alone.
         feedforward: share of the planned action beside tracking.
         tempo: how much faster than planned a tracked plan is followed (see `planner.execution.Executor`).
         sampling: defaults of `planner.options.Sampling`.
         collect_steps: size of the dataset that `collect` makes.
+        collect_minutes: that this takes on two cores; where it is long, training does not begin it by itself.
+        hub: Minari ids that together are this task's data on the hub, in place of a dataset made here.
         agent_radius: of the agent in the plane, in position units: what it touches.
         discount: of rewards per environment step, in the returns that the return model predicts.
+        normalizer: "limits" or "gaussian".
+        octaves: Fourier features of the denoiser's input (see `planner.unet`).
+        training: defaults of `planner.training.TrainConfig`.
+        guides: SPECs that lead where neither a goal nor a guide is given.
+        presets: what a named preset means for this task, where it differs (fields of `envs.presets.Preset`).
     """
 
     name: str
@@ -55,12 +71,20 @@ class Task:
     minutes: float = 10.0
     replan_every: int = 20
     gains: tuple[float, float] | None = None
+    action_limit: float | None = None
     feedforward: float = 0.0
     tempo: float = 1.0
     sampling: dict[str, Any] = field(default_factory=dict)
     collect_steps: int = 1_000_000
+    collect_minutes: float = 0.0
+    hub: tuple[str, ...] = ()
     agent_radius: float = 0.0
     discount: float = 0.99
+    normalizer: str = "limits"
+    octaves: int = 4
+    training: dict[str, Any] = field(default_factory=dict)
+    guides: tuple[str, ...] = ()
+    presets: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def environment(self, *, render_mode: str | None = None) -> Any:
         """A fresh Gymnasium environment, without wrappers that end or check episodes."""
@@ -142,8 +166,8 @@ class Task:
         self.check_point(values, what)
         return values
 
-    def collect(self, *, steps: int, seed: int) -> Iterator[int]:
-        """Make the dataset, yielding the steps done so far.
+    def collect(self, *, steps: int, seed: int, **options: Any) -> Iterator[int | Collecting]:
+        """Make the dataset, yielding the steps done so far, or more in words.
 
         Raises:
             ValueError: the task has no way to make its own data.

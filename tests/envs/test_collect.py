@@ -68,7 +68,7 @@ def test_leftovers_of_a_broken_collection_do_not_stand_in_the_way(tmp_path, monk
     broken.mkdir(parents=True)
     (broken / "main_data.hdf5").write_bytes(b"cut short")
     assert not is_local(task.dataset)
-    assert list(obtain(task, steps=500))[-1] == (500, 500)
+    assert list(obtain(task, steps=500))[-1] == (500, 500, "")
     assert load_episodes(task.dataset, task).steps >= 500
 
 

@@ -29,7 +29,7 @@ from diffplan.envs.tasks import find_task
 from diffplan.envs.training import RETURNS_SHARE, resume_run, train_run
 from diffplan.planner.diffusion import denoising_loss
 from diffplan.planner.normalizer import Normalizer
-from diffplan.planner.objectives import column_weights, draw_pins
+from diffplan.planner.objectives import draw_pins, entry_weights
 from diffplan.planner.pipeline import TrajectoryPlanner
 from diffplan.planner.schedulers import make_scheduler
 from diffplan.planner.training import TrainConfig, update_seed
@@ -134,7 +134,7 @@ def test_two_processes_average_their_gradients(data, tmp_path):
     task, config = find_task("maze2d"), TrainConfig(steps=3, batch_size=4)
     episodes = load_episodes(task.dataset, task)
     windows, normalizer = Windows(episodes, task.spec, horizon=task.horizon), Normalizer.fit(episodes, task.spec)
-    alphas, weights = make_scheduler("ddim").alphas_cumprod, column_weights(task.spec, config.action_weight)
+    alphas, weights = make_scheduler("ddim").alphas_cumprod, entry_weights(task.spec, task.horizon, config)
     torch.manual_seed(0)
     model = TemporalUNet(columns=task.spec.width)
     begun = torch.cat([p.detach().flatten().clone() for p in model.parameters()])

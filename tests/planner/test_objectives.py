@@ -11,7 +11,7 @@ import torch
 from diffplan.planner.diffusion import regression_target, signal_and_noise
 from diffplan.planner.episodes import Episodes
 from diffplan.planner.normalizer import Normalizer
-from diffplan.planner.objectives import column_weights, denoising, draw_pins, predicting_returns
+from diffplan.planner.objectives import denoising, draw_pins, entry_weights, predicting_returns
 from diffplan.planner.schedulers import make_scheduler
 from diffplan.planner.spec import TrajectorySpec
 from diffplan.planner.training import TrainConfig
@@ -194,5 +194,8 @@ class TestPins:
         assert 0.8 < still[:, -1, 3].float().mean() < 1
 
 
-def test_column_weights(spec):
-    assert column_weights(spec, 0.25).tolist() == [0.25, 0.25, 1, 1, 1, 1, 1]
+def test_entry_weights(spec):
+    same = entry_weights(spec, 2, TrainConfig(steps=1, action_weight=0.25))
+    assert same.tolist() == [[0.25, 0.25, 1, 1, 1, 1, 1]] * 2
+    first = entry_weights(spec, 2, TrainConfig(steps=1, action_weight=0.25, first_action_weight=10))
+    assert first.tolist() == [[10, 10, 1, 1, 1, 1, 1], [0.25, 0.25, 1, 1, 1, 1, 1]]

@@ -1,0 +1,182 @@
+"""D4RL's kinds of robot data, made here: what behaviour policies do, and what they tried while they learned.
+
+Shape letters: B environments, T steps, O observations, A actions.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .backend import cache_file
+from .behaviour import RECENT, Algorithm, Learner, Policy, Recipe, Trajectory
+from .quiet import quiet_imports
+from .tasks.task import Collecting
+
+if TYPE_CHECKING:
+    from .tasks.robots import RobotTask
+
+RECORDED_TOGETHER = 16  # environments, one batch for the policy
+MOST_TRAINING = 1_000_000  # steps
+
+
+def behaviour_folder() -> Path:
+    """Where behaviour policies are kept, so that one training serves all kinds of data of a robot."""
+    return cache_file().parent / "behaviour"
+
+
+def collect_robot(task: RobotTask, *, steps: int, seed: int, algorithm: Algorithm = "sac") -> Iterator[Collecting]:
+    """Train the policies that a task's data needs, record them, and store the dataset.
+
+    Args:
+        task: whose data.
+        steps: to record; a policy is trained for as many at most, whatever it earns by then, and never for more than
+            a million.
+        seed: of everything random.
+        algorithm: of the behaviour policy.
+    """
+    recipe = Recipe(str(task.make), dict(task.levels), algorithm, seed)
+    learner = Learner(recipe, behaviour_folder() / f"{task.robot}-{algorithm}-{seed}")
+    wanted = ("medium", "expert") if task.quality == "medium-expert" else ("medium",)
+    for level in wanted:
+        yield from _train(learner, level, min(steps, MOST_TRAINING))
+    found: list[Trajectory] = []
+    if task.quality == "medium-replay":
+        found = learner.history[: int(learner.progress.levels["medium"]["episodes"])]
+    for number, level in enumerate(wanted if not found else ()):
+        share = steps // len(wanted)
+        for one in record_policy(recipe.environment, learner.policy(level), steps=share, seed=seed + 1 + number):
+            found.append(one)
+            done = sum(len(t.actions) for t in found)
+            yield Collecting(min(done, steps), steps, f"recording the {level} policy")
+    store(task, found, provenance(task, learner, wanted, found))
+
+
+def _train(learner: Learner, level: str, most: int) -> Iterator[Collecting]:
+    goal = learner.recipe.levels[level]
+    for now in learner.reach(level, most_steps=most):
+        words = f"training the {level} policy: return {now.recent:.0f} of {goal:.0f} after {now.steps:,} steps"
+        share = max(now.steps / most, min(1.0, max(0.0, now.recent / goal)))
+        yield Collecting(round(share * 1000) if np.isfinite(share) else 0, 1000, words)
+
+
+def record_policy(environment: str, policy: Policy, *, steps: int, seed: int) -> Iterator[Trajectory]:
+    """Episodes of a stochastic policy, until `steps` actions were taken; what was begun is finished.
+
+    Dropping unfinished episodes would favour short ones.
+    """
+    import gymnasium
+
+    rng = np.random.default_rng(seed)
+    with quiet_imports():
+        envs = [gymnasium.make(environment) for _ in range(RECORDED_TOGETHER)]
+    running, taken = [_Running(env, rng) for env in envs], 0
+    while running:
+        actions = policy(np.array([r.observations[-1] for r in running]), rng)
+        going = []
+        for one, action in zip(running, actions, strict=True):
+            done = one.step(action)
+            taken += 1
+            if done is not None:
+                yield done
+                if taken >= steps:
+                    continue
+                one.begin(rng)
+            going.append(one)
+        running = going
+    for env in envs:
+        env.close()
+
+
+class _Running:
+    """An episode under way."""
+
+    def __init__(self, env: Any, rng: np.random.Generator) -> None:
+        self.env = env
+        self.begin(rng)
+
+    def begin(self, rng: np.random.Generator) -> None:
+        self.observations = [self.env.reset(seed=int(rng.integers(2**31)))[0]]
+        self.actions: list[Any] = []
+        self.rewards: list[float] = []
+
+    def step(self, action: Any) -> Trajectory | None:
+        observation, reward, terminated, truncated, _ = self.env.step(action)
+        self.observations.append(observation)
+        self.actions.append(action)
+        self.rewards.append(float(reward))
+        if not (terminated or truncated):
+            return None
+        return Trajectory(
+            np.array(self.observations), np.array(self.actions, np.float32), np.array(self.rewards), bool(terminated)
+        )
+
+
+def store(task: RobotTask, found: Sequence[Trajectory], made: dict[str, Any]) -> None:
+    """Write episodes as a Minari dataset with its provenance in the metadata."""
+    with quiet_imports():
+        import gymnasium
+        import minari
+        from minari.data_collector import EpisodeBuffer
+
+        env = gymnasium.make(str(task.make))
+    buffers = []
+    for index, one in enumerate(found):
+        last = np.arange(len(one.actions)) == len(one.actions) - 1
+        buffers.append(
+            EpisodeBuffer(
+                id=index,
+                observations=one.observations,
+                actions=one.actions,
+                rewards=list(one.rewards),
+                terminations=list(last & one.terminated),
+                truncations=list(last & (not one.terminated)),
+            )
+        )
+    with quiet_imports():
+        dataset = minari.create_dataset_from_buffers(
+            task.dataset,
+            buffers,
+            env=env,
+            algorithm_name=str(made["policy"]["algorithm"]).upper(),
+            author="diffplan",
+            code_permalink="https://pypi.org/project/diffplan",
+            description=f"{task.make}, {task.quality}: {made['recorded']['return_mean']:.0f} mean return.",
+            requirements=["gymnasium>=1.1", "mujoco>=3.3,<3.11"],
+        )
+        env.close()
+    dataset.storage.update_metadata({"diffplan_provenance": json.dumps(made)})
+
+
+def provenance(
+    task: RobotTask, learner: Learner, levels: Sequence[str], found: Sequence[Trajectory]
+) -> dict[str, object]:
+    """How robot data was made: the policy, what it was to earn and what it earned, and the versions."""
+    returns = np.array([t.total for t in found])
+    recipe, reached = learner.recipe, learner.progress.levels
+    return {
+        "environment": recipe.environment,
+        "quality": task.quality,
+        "policy": {
+            "algorithm": recipe.algorithm,
+            "settings": learner.settings,
+            "seed": recipe.seed,
+            "wanted_return": {level: recipe.levels[level] for level in levels},
+            "reached": {level: reached[level] for level in levels},
+            "return_is_the_mean_of_the_last_training_episodes": RECENT,
+        },
+        "recorded": {
+            "episodes": len(found),
+            "steps": int(sum(len(t.actions) for t in found)),
+            "return_mean": round(float(returns.mean()), 2),
+            "return_std": round(float(returns.std()), 2),
+            "return_max": round(float(returns.max()), 2),
+            "failed": round(float(np.mean([t.terminated for t in found])), 4),
+        },
+        "versions": {n: importlib.metadata.version(n) for n in ("stable-baselines3", "torch", "mujoco", "gymnasium")},
+    }
