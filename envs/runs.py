@@ -25,7 +25,7 @@ import torch
 from diffplan.planner.loading import check_files
 from diffplan.planner.pipeline import TrajectoryPlanner
 
-from .tasks import Task, find_task
+from .tasks import Task, all_tasks, find_task
 
 RUNS = Path("runs")
 SHIPPED = Path(__file__).parent / "assets" / "maze2d-umaze"
@@ -58,7 +58,7 @@ def exact_command() -> str:
 
 
 def find_run(run: str | Path | None = None, *, root: Path = RUNS) -> Path:
-    """The planner folder that RUN names; without one the newest run's, or else the one that ships with diffplan.
+    """The planner folder that RUN names, a folder or a task; without one the newest run's, or else the shipped one.
 
     Raises:
         ValueError: the folder does not exist, is empty, or holds no planner.
@@ -68,6 +68,8 @@ def find_run(run: str | Path | None = None, *, root: Path = RUNS) -> Path:
         newest = max(made, key=lambda p: p.stat().st_mtime, default=None)
         return newest.parent / "planner" if newest else SHIPPED
     path = Path(run)
+    if not path.exists() and str(run) in all_tasks():
+        path = newest_run(find_task(str(run)), root=root)
     if not path.exists():
         raise ValueError(
             f"run folder {str(path)!r} does not exist; runs here: "
@@ -143,7 +145,7 @@ def newest_run(task: Task, *, root: Path = RUNS) -> Path:
     """The newest run folder of a task, for --resume without a folder."""
     made = [p for p in root.glob("*/run.json") if read_record(p.parent)["task"] == task.name]
     if not made:
-        raise ValueError(f"no run of {task.name} under {root}/ to continue; start one with: diffplan train {task.name}")
+        raise ValueError(f"no run of {task.name} under {root}/; start one with: diffplan train {task.name}")
     return max(made, key=lambda p: p.stat().st_mtime).parent
 
 

@@ -77,9 +77,7 @@ class TrainConfig:
         ):
             value = getattr(self, name)
             if value is not None and not 0 <= value < most:
-                raise ValueError(
-                    f"{name}={value} must be at least 0" + (" and below 1" if most == 1 else "")
-                )
+                raise ValueError(f"{name}={value} must be at least 0" + (" and below 1" if most == 1 else ""))
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative")
 
