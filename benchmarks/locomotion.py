@@ -115,4 +115,5 @@ def _lengths(rewards: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
 
 
 def _line(made: dict[str, Any]) -> str:
-    return f"{made['method']}: return {made['return_mean']:.0f} ± {made['return_ci95']:.0f}, {made['steps_mean']:.0f} steps"
+    earned = f"{made['return_mean']:.0f} ± {made['return_ci95']:.0f}"
+    return f"{made['method']}: return {earned}, {made['steps_mean']:.0f} steps"

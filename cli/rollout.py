@@ -51,7 +51,7 @@ def rollout(
     for file in files:
         check_output(file, allowed=(".gif", ".mp4", ".json"))
     backend = use_backend() if any(f.suffix != ".json" for f in files) else None
-    from diffplan.envs.rollouts import Ride, describe, execute, save
+    from diffplan.envs.rollouts import Ride, describe, execute, save, save_expectations
     from diffplan.envs.runs import load_planner
 
     from .screen import progress
@@ -68,7 +68,7 @@ def rollout(
         seed=seed,
         replan_every=replan_every,
         controller=controller,
-        pictures=backend is not None and not compare,
+        pictures=backend is not None and not compare and bool(chosen.spec.position),
     )
     if compare and ride.guide is None:
         raise ValueError("--compare draws an episode with guides beside one without: give --guide or --avoid")
@@ -88,3 +88,5 @@ def rollout(
     for file in files:
         save(ride, results[0], file, unguided=results[1] if compare else None)
         print(f"wrote {file}")
+        if expectations := save_expectations(planner, ride, results[0], file):
+            print(f"wrote {expectations}")

@@ -30,8 +30,8 @@ class Preset:
     minutes: float | None = None
     horizon: int | None = None
     stride: int | None = None
-    width: int = 32
-    multipliers: Sequence[int] = (1, 2, 4)
+    width: int | None = None
+    multipliers: Sequence[int] | None = None
     noise_levels: int = 32
     octaves: int | None = None
     normalizer: str | None = None
@@ -45,6 +45,8 @@ class Preset:
             spec=spec,
             horizon=self.horizon or task.horizon,
             minutes=self.minutes or task.minutes,
+            width=self.width or task.width,
+            multipliers=tuple(self.multipliers or task.multipliers),
             octaves=task.octaves if self.octaves is None else self.octaves,
             normalizer=self.normalizer or task.normalizer,
         )

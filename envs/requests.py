@@ -113,10 +113,13 @@ def describe(request: Request, plan: Plan) -> str:
     """The answer in a few lines."""
     task, scores = request.task, ", ".join(f"{s:.2f}" for s in plan.scores[:8])
     more = f", ... ({len(plan.scores)} in all)" if len(plan.scores) > 8 else ""
+    where = (
+        f"from {_point(request.start_position)} to {_point(request.goal if request.goal else plan.positions[0, -1])}"
+        if task.spec.position
+        else f"led by {' + '.join(plan.guides) or 'nothing'}"
+    )
     lines = [
-        f"{task.name}: from {_point(request.start_position)} to "
-        + _point(request.goal if request.goal else plan.positions[0, -1])
-        + (f" via {'; '.join(_point(v) for v in request.vias)}" if request.vias else ""),
+        f"{task.name}: {where}" + (f" via {'; '.join(_point(v) for v in request.vias)}" if request.vias else ""),
         f"plan: {plan.steps} steps, {plan.duration_seconds:.2f} s; planned in {1000 * plan.seconds:.0f} ms",
         f"candidate scores, best first: {scores}{more}",
     ]

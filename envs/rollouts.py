@@ -19,9 +19,10 @@ from diffplan.planner.pipeline import TrajectoryPlanner
 
 from .control import controller_for, tempo_for
 from .records import rollout_record, write_json
+from .robot_rollouts import describe_robot, robot_film, save_returns
 from .runs import exact_command, versions
 from .simulators import Simulators
-from .tasks import Task
+from .tasks import RobotTask, Task
 from .wishes import feasible_for, guides_for, marks_of, parse_wishes
 
 DRAW_EVERY = 4  # environment steps
@@ -133,6 +134,8 @@ def describe(ride: Ride, result: Result) -> str:
         if result.reached_at is None
         else (f"reached the goal after {result.reached_at} steps ({result.reached_at * seconds:.2f} s)")
     )
+    if isinstance(task, RobotTask):
+        return describe_robot(task, rollout, result.plan_seconds)
     goal = f" to ({', '.join(f'{v:.2f}' for v in rollout.goal)})" if len(rollout.goal) else ""
     count = len(result.plan_seconds)
     return (
@@ -152,6 +155,10 @@ def save(ride: Ride, result: Result, path: Path, *, unguided: Result | None = No
     from .render import colour_top, frames_side_by_side
     from .video import save_video
 
+    if isinstance(ride.task, RobotTask):
+        frames, fps = robot_film(ride.task, result.rollout, ride.guide, beside=None if unguided is None else unguided.rollout)
+        save_video(path, frames, fps=fps)
+        return
     shared: dict[str, Any] = {}
     if unguided is not None:
         states = [r.rollout.states for r in (result, unguided)]
@@ -160,6 +167,15 @@ def save(ride: Ride, result: Result, path: Path, *, unguided: Result | None = No
     if unguided is not None:
         frames = frames_side_by_side(_frames(ride, unguided, title="unguided", **shared), frames)
     save_video(path, frames, fps=round(1 / (DRAW_EVERY * ride.task.spec.dt_seconds)))
+
+
+def save_expectations(planner: TrajectoryPlanner, ride: Ride, result: Result, beside: Path) -> Path | None:
+    """A robot's expected and realised returns, as a picture beside a film; nothing where nothing was expected."""
+    if not isinstance(ride.task, RobotTask) or planner.returns is None or beside.suffix == ".json":
+        return None
+    path = beside.with_name(f"{beside.stem}-returns.png")
+    save_returns(ride.task, planner, result.rollout, path)
+    return path
 
 
 def _frames(ride: Ride, result: Result, *, title: str | None = None, **looks: Any) -> Iterator[NDArray[np.uint8]]:

@@ -251,10 +251,8 @@ def _begin(job: Job, config: TrainConfig, make: Any, file: str) -> TrainState:
 
 
 def _denoiser(job: Job) -> TemporalUNet:
-    preset, task = job.preset, job.task
-    return TemporalUNet(
-        columns=task.spec.width, width=preset.width, multipliers=preset.multipliers, octaves=task.octaves
-    )
+    task = job.task
+    return TemporalUNet(columns=task.spec.width, width=task.width, multipliers=task.multipliers, octaves=task.octaves)
 
 
 def _return_model(job: Job, windows: Windows | None = None) -> ReturnModel:

@@ -166,6 +166,10 @@ class Plan:
         """
         return replace(self, tempo=max(SLOWEST, self.tempo * min(1.0, limit / max(self.top_speed(), 1e-9))))
 
+    def best(self) -> Plan:
+        """The best candidate alone."""
+        return self._sorted(np.array([0]))
+
     def ranked(self, scores: NDArray[np.float64]) -> Plan:
         """The same candidates by other scores (K,), the highest first."""
         return replace(self, scores=scores)._sorted(np.argsort(-scores, kind="stable"))

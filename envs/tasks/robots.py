@@ -83,7 +83,7 @@ ROBOTS: dict[str, dict[str, Any]] = {
         "actions": "thigh leg foot",
         "dt": 0.008,
         "range": (-20.27, 3234.3),
-        "levels": {"medium": 1500.0, "expert": 3000.0},
+        "levels": {"medium": 1000.0, "expert": 3000.0},
     },
     "halfcheetah": {
         "joints": "z torso bthigh bshin bfoot fthigh fshin ffoot",
@@ -91,7 +91,7 @@ ROBOTS: dict[str, dict[str, Any]] = {
         "actions": "bthigh bshin bfoot fthigh fshin ffoot",
         "dt": 0.05,
         "range": (-280.18, 12135.0),
-        "levels": {"medium": 4500.0, "expert": 9000.0},
+        "levels": {"medium": 4000.0, "expert": 9000.0},
     },
     "walker2d": {
         "joints": "z torso thigh leg foot thigh_left leg_left foot_left",
@@ -99,7 +99,7 @@ ROBOTS: dict[str, dict[str, Any]] = {
         "actions": "thigh leg foot thigh_left leg_left foot_left",
         "dt": 0.008,
         "range": (1.63, 4592.3),
-        "levels": {"medium": 2000.0, "expert": 4000.0},
+        "levels": {"medium": 1500.0, "expert": 4000.0},
     },
     "ant": {
         "joints": "z qw qx qy qz hip1 ankle1 hip2 ankle2 hip3 ankle3 hip4 ankle4",
@@ -118,9 +118,11 @@ PLANNING: dict[str, Any] = {
     "replan_every": 1,
     "minutes": 10.0,
     "collect_minutes": 30.0,
+    "collect_steps": 500_000,
     "action_limit": 1.0,
     "normalizer": "gaussian",
     "octaves": 1,
+    "multipliers": (1, 2),
     "training": {"action_weight": 1.0, "first_action_weight": 10.0, "batch_size": 128},
     "guides": ("return@0.1",),
     "sampling": {

@@ -42,6 +42,7 @@ class Task:
         horizon: tokens per plan.
         episode_steps: length of an evaluation episode.
         width: channels of the network's first level.
+        multipliers: channels of each level as multiples of it.
         minutes: training time of the default preset.
         replan_every: environment steps between plans.
         gains: (p, d) of the tracking controller; None executes planned actions.
@@ -68,6 +69,7 @@ class Task:
     horizon: int = 32
     episode_steps: int = 1000
     width: int = 32
+    multipliers: tuple[int, ...] = (1, 2, 4)
     minutes: float = 10.0
     replan_every: int = 20
     gains: tuple[float, float] | None = None

@@ -1,0 +1,96 @@
+"""An executed episode of a robot: in words, as a film, and what was expected of it against what came.
+
+Shape letters: T steps, O observations, n plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffplan.planner.execution import Rollout
+from diffplan.planner.guides import Guide, learned_return
+from diffplan.planner.pipeline import TrajectoryPlanner
+
+from .tasks import RobotTask
+from .video import Picture
+
+FRAME_SECONDS = 0.04
+MOST_FRAMES = 200  # of a film; what comes after is not shown
+
+
+def describe_robot(task: RobotTask, rollout: Rollout, plan_seconds: Sequence[float]) -> str:
+    """What happened, in a few lines."""
+    steps = len(rollout.rewards)
+    end = "upright to the end" if steps == task.episode_steps else f"fell after {steps * task.spec.dt_seconds:.2f} s"
+    shown = min(steps, MOST_FRAMES * draw_every(task))
+    cut = f" (a film shows the first {shown} steps)" if shown < steps else ""
+    milliseconds = 1000 * float(np.median(plan_seconds))
+    return (
+        f"{task.name}: return {rollout.rewards.sum():.0f} in {steps} steps, {end}{cut}\n"
+        f"planned {len(plan_seconds)} times, {milliseconds:.0f} ms each (median): {1000 / milliseconds:.0f} Hz"
+    )
+
+
+def draw_every(task: RobotTask) -> int:
+    """Environment steps from one frame of a film to the next."""
+    return max(1, round(FRAME_SECONDS / task.spec.dt_seconds))
+
+
+def robot_film(
+    task: RobotTask, rollout: Rollout, guide: Guide | None, *, beside: Rollout | None = None
+) -> tuple[Iterator[Picture], float]:
+    """Frames of an episode, in true time, beside those of another if given; and frames per second."""
+    from .render import frames_side_by_side
+
+    words = " + ".join(() if guide is None else guide.describe())
+    every = draw_every(task)
+    frames = _film(task, rollout, every, words)
+    if beside is not None:
+        frames = frames_side_by_side(_film(task, beside, every, "unguided"), frames)
+    return frames, 1 / (every * task.spec.dt_seconds)
+
+
+def _film(task: RobotTask, rollout: Rollout, every: int, title: str) -> Iterator[Picture]:
+    from .robot_view import robot_frames
+
+    last = min(len(rollout.rewards), MOST_FRAMES * every)
+
+    def plans_at(step: int) -> NDArray[np.floating] | None:
+        index = int(np.searchsorted(rollout.plan_steps, step, side="right")) - 1
+        if index < 0 or index >= len(rollout.plans):
+            return None
+        plan, passed = rollout.plans[index], (step - rollout.plan_steps[index]) // task.spec.stride
+        ahead = plan.observations[0, passed : max(passed + 2, int(plan.arrivals[0]) + 1)]
+        return ahead if len(ahead) > 1 else None
+
+    return robot_frames(
+        task, rollout.states[: last + 1], plans_at, rewards=rollout.rewards[:last], every=every, title=title
+    )
+
+
+def expected_returns(planner: TrajectoryPlanner, rollout: Rollout) -> NDArray[np.float64]:
+    """Return (n,) that the planner's return model expected of each plan that was followed.
+
+    Raises:
+        ValueError: the run has no return model.
+    """
+    if planner.returns is None:
+        raise ValueError("this run has no return model, so nothing was expected")
+    guide = learned_return(planner.returns)
+    return np.array([planner.score(guide, plan.best())[0] for plan in rollout.plans])
+
+
+def save_returns(task: RobotTask, planner: TrajectoryPlanner, rollout: Rollout, path: Path) -> None:
+    """A picture of the returns that plans were expected to earn against those that came (.png)."""
+    from .returns_view import realised_returns, returns_picture
+    from .video import save_picture
+
+    realised = realised_returns(rollout.rewards, task.discount)
+    steps = np.array(rollout.plan_steps)
+    save_picture(
+        path, returns_picture(expected_returns(planner, rollout), realised[steps], steps=steps, title=task.name)
+    )
