@@ -11,18 +11,21 @@ from typing import Any
 
 import torch
 
-from diffplan.envs.presets import find_preset
+from diffplan.envs.presets import Preset, find_preset
 from diffplan.envs.records import write_json
 from diffplan.envs.runs import RUNS, STATE, exact_command, load_planner, read_record, versions
-from diffplan.envs.tasks import MazeTask, Task, find_task
+from diffplan.envs.tasks import MazeTask, RobotTask, Task, all_tasks, find_task
 from diffplan.envs.training import train_run
 from diffplan.planner.training import TrainConfig
 
+from .control import control_frequency, first_steps
 from .dials import cost_of_guidance, monotone, samplers, ways
 from .evaluate import Evaluation, evaluate, record
 from .guiding import composition
 from .learned import returns_alone, roundabout, stitching
+from .locomotion import compare
 from .report import HEADER, guides_table, learned_table, markdown, table_rows
+from .robot_report import control_rows, locomotion_rows
 from .scenarios import make_scenarios
 
 Report = tuple[dict[str, Any], list[list[str]]]
@@ -39,9 +42,18 @@ SUITE = {
     "returns": "maze2d-umaze with no goal given, led by the learned return alone",
     "roundabout": "steps to the goal after training on data half of whose routes are detours (maze2d-umaze-roundabout)",
     "stitching": "goals farther than any episode of the data goes (multi2d-umaze-stitch)",
+    "control": "control frequency of a robot's planner beside Diffuser's own recipe ; that is trained into RUN-paper",
     "execution": "tracking the plan against applying the planned actions, and how often to replan, on maze2d-umaze",
 }
 
+SUITE |= {
+    name: "train the planner, then measure it beside its data, that data's clone, and itself without a guide"
+    for name, task in all_tasks().items()
+    if isinstance(task, RobotTask)
+}
+
+CONTROL_TASK = "halfcheetah-medium"
+FIRST_EPISODES, FIRST_STEPS = 5, 100  # in which the paper's recipe is compared; it takes seconds for every step
 
 LEARNED: dict[str, tuple[str, Callable[[str | None, int, int], Any]]] = {
     "returns": ("maze2d-umaze", returns_alone),
@@ -74,6 +86,12 @@ def run_benchmark(name: str, *, output: Path, run: str | None = None, episodes: 
     elif name in ("guides", "weights"):
         report = yield from _guides(run, episodes, weights=name == "weights")
         header, *rows = guides_table(report, "weights" if name == "weights" else "composition")
+    elif name == "control":
+        report = yield from _control(run)
+        header, *rows = control_rows(report)
+    elif isinstance(all_tasks().get(name), RobotTask):
+        report = yield from _robot(name, run, episodes)
+        header, *rows = locomotion_rows(report)
     elif name in LEARNED:
         report = yield from _learned(name, run, episodes)
         header, *rows = learned_table(report)
@@ -86,11 +104,7 @@ def run_benchmark(name: str, *, output: Path, run: str | None = None, episodes: 
 
 
 def _maze(name: str, run: str | None, episodes: int) -> Generator[str, None, Report]:
-    folder = Path(run) if run else RUNS / f"bench-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if run is None:
-        task = find_task(name)
-        yield f"training {name} for {task.minutes:g} minutes into {folder}"
-        yield from _train(task, folder, TrainConfig(minutes=task.minutes))
+    folder = yield from _trained(find_task(name), run, "default")
     evaluations = []
     for task_name in (name, name.replace("maze2d", "multi2d")):
         numbers = yield from _measure(str(folder), task_name, episodes)
@@ -133,22 +147,54 @@ def _guides(run: str | None, pairs: int, *, weights: bool) -> Generator[str, Non
     return report
 
 
+def _robot(name: str, run: str | None, episodes: int) -> Generator[str, None, dict[str, Any]]:
+    folder = yield from _trained(find_task(name), run, "default")
+    report = yield from compare(str(folder), read_record(folder)["dataset"], episodes, SEED)
+    return report | {"training": training_record(folder), "calibration": _calibration(folder)}
+
+
+def _control(run: str | None) -> Generator[str, None, dict[str, Any]]:
+    task = find_task(CONTROL_TASK)
+    folder = yield from _trained(task, run, "default")
+    rival = folder.with_name(f"{folder.name}-paper")
+    if not (rival / "run.json").is_file():
+        yield from _trained(task, None, "paper", rival)
+    runs = {"diffplan": str(folder), "paper": str(rival)}
+    *lines, first = first_steps(runs, seed=SEED, episodes=FIRST_EPISODES, steps=FIRST_STEPS)
+    yield from map(str, lines)
+    *lines, speed = control_frequency(runs, seed=SEED)
+    yield from map(str, lines)
+    assert isinstance(speed, dict)
+    training = {name: training_record(Path(folder)) for name, folder in runs.items()}
+    return {"task": task.name, "seed": SEED, "first_steps": first, **speed, "training": training}
+
+
+def _trained(task: Task, run: str | None, preset: str, folder: Path | None = None) -> Generator[str, None, Path]:
+    """The run that was given, or one trained now."""
+    if run is not None:
+        return Path(run)
+    settings = find_preset(preset, task)
+    into = folder or RUNS / f"bench-{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    minutes = settings.fit(task).minutes
+    yield f"training {task.name}, preset {preset}, for {minutes:g} minutes into {into}"
+    yield from _train(task, into, TrainConfig(**task.training, minutes=minutes), preset=settings)
+    return into
+
+
+def _calibration(folder: Path) -> dict[str, Any] | None:
+    path = folder / "returns_calibration.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
 def _learned(name: str, run: str | None, episodes: int) -> Generator[str, None, dict[str, Any]]:
-    if run is None:
-        run, task = str(RUNS / f"bench-{name}-{time.strftime('%Y%m%d-%H%M%S')}"), find_task(LEARNED[name][0])
-        config = TrainConfig(**task.training, minutes=task.minutes)
-        yield f"training {task.name} for {task.minutes:g} minutes into {run}"
-        yield from _train(task, Path(run), config)
-    rows = yield from LEARNED[name][1](run, episodes, SEED)
-    folder = Path(run)
+    folder = yield from _trained(find_task(LEARNED[name][0]), run, "default")
+    rows = yield from LEARNED[name][1](str(folder), episodes, SEED)
     training = training_record(folder) if (folder / "run.json").is_file() else None
-    calibration = folder / "returns_calibration.json"
-    known = json.loads(calibration.read_text()) if calibration.is_file() else None
-    return {"seed": SEED, "device": "cpu", "rows": rows, "calibration": known, "training": training}
+    return {"seed": SEED, "device": "cpu", "rows": rows, "calibration": _calibration(folder), "training": training}
 
 
-def _train(task: Task, folder: Path, config: TrainConfig) -> Iterator[str]:
-    for stage in train_run(task, folder, config, preset=find_preset("default"), command=exact_command()):
+def _train(task: Task, folder: Path, config: TrainConfig, *, preset: Preset) -> Iterator[str]:
+    for stage in train_run(task, folder, config, preset=preset, command=exact_command()):
         if stage.message:
             yield stage.message
 

@@ -156,7 +156,8 @@ def save(ride: Ride, result: Result, path: Path, *, unguided: Result | None = No
     from .video import save_video
 
     if isinstance(ride.task, RobotTask):
-        frames, fps = robot_film(ride.task, result.rollout, ride.guide, beside=None if unguided is None else unguided.rollout)
+        beside = None if unguided is None else unguided.rollout
+        frames, fps = robot_film(ride.task, result.rollout, ride.guide, beside=beside)
         save_video(path, frames, fps=fps)
         return
     shared: dict[str, Any] = {}

@@ -76,6 +76,26 @@ class RobotTask(Task):
         return self.spec.observation_names.index("vx")
 
 
+def _paper(horizon: int, multipliers: tuple[int, ...]) -> dict[str, Any]:
+    """Diffuser's own settings for locomotion (Janner et al. 2022, appendix C, and their published code)."""
+    return {
+        "horizon": horizon,
+        "noise_levels": 20,
+        "multipliers": multipliers,
+        "octaves": 0,
+        "sampling": {
+            "sampler": "ddpm",
+            "steps": 20,
+            "warm_steps": 20,
+            "temperature": 1.0,
+            "candidates": 64,
+            "select": "preferred",
+            "incumbent": False,
+            "smoothing": 0.0,
+        },
+    }
+
+
 ROBOTS: dict[str, dict[str, Any]] = {
     "hopper": {
         "joints": "z torso thigh leg foot",
@@ -91,6 +111,7 @@ ROBOTS: dict[str, dict[str, Any]] = {
         "actions": "bthigh bshin bfoot fthigh fshin ffoot",
         "dt": 0.05,
         "range": (-280.18, 12135.0),
+        "planning": {"presets": {"paper": _paper(4, (1, 4, 8))}},
         "levels": {"medium": 4000.0, "expert": 9000.0},
     },
     "walker2d": {
@@ -134,21 +155,7 @@ PLANNING: dict[str, Any] = {
         "incumbent": False,
         "smoothing": 0.0,
     },
-    "presets": {
-        "paper": {
-            "horizon": 32,
-            "noise_levels": 20,
-            "multipliers": (1, 2, 4, 8),
-            "sampling": {
-                "sampler": "ddpm",
-                "steps": 20,
-                "warm_steps": 20,
-                "temperature": 1.0,
-                "candidates": 64,
-                "select": "preferred",
-            },
-        }
-    },
+    "presets": {"paper": _paper(32, (1, 2, 4, 8))},
 }
 TITLES = {"hopper": "Hopper", "halfcheetah": "HalfCheetah", "walker2d": "Walker2d", "ant": "Ant"}
 
