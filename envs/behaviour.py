@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import pickle
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,17 +171,22 @@ class Learner:
     def _load(self) -> None:
         import torch
 
-        record = json.loads((self.folder / "progress.json").read_text())
+        record = _record(self.folder / "progress.json")
         if record["recipe"] != vars(self.recipe):
             raise ValueError(
                 f"{self.folder} trains {record['recipe']}, not {vars(self.recipe)}; delete it to begin anew"
             )
-        known = torch.load(self.folder / "learner.pt", weights_only=True)
-        self.model.set_parameters(known["parameters"])
-        self._set_scales(known["scales"])
+        path = self.folder / "learner.pt"
+        try:
+            known = torch.load(path, weights_only=True)
+            self.model.set_parameters(known["parameters"])
+            self._set_scales(known["scales"])
+        except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            raise _damaged(path, error) from error
         self.history.extend(load_trajectories(self.folder / "experience.npz"))
         self.progress = Progress(**record["progress"])
         self.model.num_timesteps = self.progress.steps
+        self.model.set_random_seed(self.recipe.seed + self.progress.steps)  # not the same chances over again
         if self.recipe.algorithm == "sac":
             for trajectory in self.history:
                 self._remember(trajectory)
@@ -206,14 +213,19 @@ class Learner:
         Raises:
             ValueError: it did not reach it yet.
         """
+        import torch
         from safetensors.torch import load_file
 
         if level not in self.progress.levels:
             raise ValueError(f"{self.folder} did not reach {level!r} yet")
         tensors = load_file(self.folder / f"{level}.safetensors")
         scales = {k: tensors.pop(k).numpy() for k in list(tensors) if k.startswith("scales.")}
-        self.model.policy.load_state_dict(tensors)
-        return Policy(self.model.policy, scales.get("scales.mean"), scales.get("scales.var"))
+        with torch.random.fork_rng():  # a network of its own: the learner's goes on learning
+            own = self.model.policy
+            network = type(own)(**own._get_constructor_parameters())
+        network.load_state_dict(tensors)
+        network.set_training_mode(False)
+        return Policy(network, scales.get("scales.mean"), scales.get("scales.var"))
 
 
 class Policy:
@@ -289,6 +301,18 @@ def _diary() -> type:
     return Diary
 
 
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+        return {"recipe": found["recipe"], "progress": found["progress"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is damaged ({error}); delete its folder to train the policy anew")
+
+
 def save_trajectories(path: Path, trajectories: list[Trajectory]) -> None:
     """As plain arrays, laid end to end."""
     ends = np.cumsum([len(t.actions) for t in trajectories], dtype=np.int64)
@@ -310,9 +334,9 @@ def load_trajectories(path: Path) -> list[Trajectory]:
         with np.load(path, allow_pickle=False) as arrays:
             ends, terminated = arrays["ends"], arrays["terminated"]
             observations, actions, rewards = (arrays[n] for n in ("observations", "actions", "rewards"))
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete its folder to train the policy anew") from error
-    begins = np.concatenate([[0], ends[:-1]])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from error
+    begins = np.concatenate([[0], ends]).astype(np.int64)[:-1]
     return [
         Trajectory(observations[a + i : b + i + 1], actions[a:b], rewards[a:b], bool(terminated[i]))
         for i, (a, b) in enumerate(zip(begins, ends, strict=True))

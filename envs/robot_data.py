@@ -42,27 +42,29 @@ def collect_robot(task: RobotTask, *, steps: int, seed: int, algorithm: Algorith
     """
     recipe = Recipe(str(task.make), dict(task.levels), algorithm, seed)
     learner = Learner(recipe, behaviour_folder() / f"{task.robot}-{algorithm}-{seed}")
-    wanted = ("medium", "expert") if task.quality == "medium-expert" else ("medium",)
+    wanted: tuple[str, ...] = ("medium", "expert") if task.quality == "medium-expert" else ("medium",)
     for level in wanted:
         yield from _train(learner, level, min(steps, MOST_TRAINING))
     found: list[Trajectory] = []
     if task.quality == "medium-replay":
-        found = learner.history[: int(learner.progress.levels["medium"]["episodes"])]
-    for number, level in enumerate(wanted if not found else ()):
+        found, wanted = learner.history[: int(learner.progress.levels["medium"]["episodes"])], ()
+        if not found:
+            raise ValueError(f"the policy finished no episode in {learner.progress.steps:,} steps; give more --steps")
+    for number, level in enumerate(wanted):
         share = steps // len(wanted)
         for one in record_policy(recipe.environment, learner.policy(level), steps=share, seed=seed + 1 + number):
             found.append(one)
             done = sum(len(t.actions) for t in found)
             yield Collecting(min(done, steps), steps, f"recording the {level} policy")
-    store(task, found, provenance(task, learner, wanted, found))
+    store(task, found, provenance(task, learner, wanted or ("medium",), found))
 
 
 def _train(learner: Learner, level: str, most: int) -> Iterator[Collecting]:
     goal = learner.recipe.levels[level]
     for now in learner.reach(level, most_steps=most):
         words = f"training the {level} policy: return {now.recent:.0f} of {goal:.0f} after {now.steps:,} steps"
-        share = max(now.steps / most, min(1.0, max(0.0, now.recent / goal)))
-        yield Collecting(round(share * 1000) if np.isfinite(share) else 0, 1000, words)
+        earned = now.recent / goal if np.isfinite(now.recent) else 0.0
+        yield Collecting(round(1000 * min(1.0, max(now.steps / most, earned))), 1000, words)
 
 
 def record_policy(environment: str, policy: Policy, *, steps: int, seed: int) -> Iterator[Trajectory]:

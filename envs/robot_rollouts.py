@@ -89,7 +89,10 @@ def save_returns(task: RobotTask, planner: TrajectoryPlanner, rollout: Rollout, 
     from .returns_view import realised_returns, returns_picture
     from .video import save_picture
 
-    realised = realised_returns(rollout.rewards, task.discount)
+    paid = np.array(rollout.rewards, dtype=float)
+    if len(paid) < task.episode_steps:
+        paid[-1] -= task.fall_penalty  # as the return model was taught
+    realised = realised_returns(paid, task.discount)
     steps = np.array(rollout.plan_steps)
     save_picture(
         path, returns_picture(expected_returns(planner, rollout), realised[steps], steps=steps, title=task.name)

@@ -192,9 +192,10 @@ def check_widths(episodes: Episodes, spec: TrajectorySpec) -> None:
 
 def check_horizon(episodes: Episodes, spec: TrajectorySpec, horizon: int) -> None:
     """Refuse a horizon that no episode can fill, so that no plan of that length would ever be learned."""
-    needed, longest = (horizon - 1) * spec.stride, int(episodes.lengths.max())
+    whole = 0 if spec.position or (episodes.terminated is not None and episodes.terminated.any()) else 1
+    needed, longest = (horizon - 1 + whole) * spec.stride, int(episodes.lengths.max())
     if needed > longest:
-        fits = longest // spec.stride + 1
+        fits = longest // spec.stride + 1 - whole
         raise ValueError(
             f"horizon {horizon} (tokens of {spec.stride} steps: {needed} steps) is longer than every episode "
             f"(the longest has {longest} steps); use a horizon of at most {fits} or a smaller stride"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from diffplan.benchmarks.report import TABLES
+from diffplan.benchmarks.readme import TABLES
 from diffplan.cli.main import app
 
 ROOT = Path(__file__).parent.parent

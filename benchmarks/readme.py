@@ -1,0 +1,52 @@
+"""The README's tables, made from the committed results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .report import execution_table, guides_table, learned_table, markdown, results_table
+from .robot_report import control_rows, locomotion_table
+
+
+def _table_of(folder: Path, name: str, make: Callable[[dict[str, Any]], list[list[str]]]) -> str:
+    """The table of a benchmark's JSON; nothing where it was not run."""
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        return ""
+    header, *rows = make(json.loads(path.read_text()))
+    return markdown(header, rows)
+
+
+def _guides_part(part: str) -> Callable[[Path], str]:
+    name = "weights" if part == "weights" else "guides"
+    return lambda folder: _table_of(folder, name, lambda report: guides_table(report, part))
+
+
+def _learned_part(name: str) -> Callable[[Path], str]:
+    return lambda folder: _table_of(folder, name, learned_table)
+
+
+TABLES: dict[str, Callable[[Path], str]] = {
+    "results": results_table,
+    "execution": execution_table,
+    **{part: _guides_part(part) for part in ("composition", "weights", "samplers", "ways")},
+    **{name: _learned_part(name) for name in ("returns", "roundabout", "stitching")},
+    "locomotion": locomotion_table,
+    "control": lambda folder: _table_of(folder, "control", control_rows),
+}
+"""The README's tables by the marks between which they stand."""
+
+
+def fill_readme(readme: Path, results: Path) -> None:
+    """Put the tables between their marks in the README."""
+    text = readme.read_text()
+    for mark, table in TABLES.items():
+        begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
+        if begin not in text:
+            continue
+        head, rest = text.split(begin)
+        text = head + begin + table(results) + end + rest.split(end)[1]
+    readme.write_text(text)
