@@ -223,7 +223,7 @@ def training_record(folder: Path) -> dict[str, Any]:
         "returns": kept.get("returns"),
         "updates": state["step"],
         "minutes": round(state["seconds"] / 60, 2),
-        "cpu_threads": torch.get_num_threads(),
+        "cpu_threads": kept.get("cpu_threads", torch.get_num_threads()),
         "task_settings": {
             k: v
             for k, v in dataclasses.asdict(find_task(kept["task"])).items()

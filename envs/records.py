@@ -73,13 +73,17 @@ def rollout_record(
         versions=versions,
         command=command,
     )
-    paths = [_round(p.path()) for p in rollout.plans]
+    ahead = (
+        {"plan_paths": [_round(p.path()) for p in rollout.plans]}
+        if task.spec.position
+        else {"plan_observations": [_round(p.ahead()) for p in rollout.plans]}
+    )
     return first | {
         "states": _round(rollout.states),
         "applied_actions": _round(rollout.actions),
         "rewards": _round(rollout.rewards),
         "plan_steps": list(rollout.plan_steps),
-        "plan_paths": paths,
+        **ahead,
     }
 
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from diffplan.planner.execution import Rollout
-from diffplan.planner.guides import Guide, learned_return
+from diffplan.planner.guides import learned_return
 from diffplan.planner.pipeline import TrajectoryPlanner
 
 from .tasks import RobotTask
@@ -41,35 +41,43 @@ def draw_every(task: RobotTask) -> int:
 
 
 def robot_film(
-    task: RobotTask, rollout: Rollout, guide: Guide | None, *, beside: Rollout | None = None
-) -> tuple[Iterator[Picture], float]:
-    """Frames of an episode, in true time, beside those of another if given; and frames per second."""
-    from .render import frames_side_by_side
+    task: RobotTask,
+    states: ArrayLike,
+    rewards: ArrayLike,
+    plan_steps: Sequence[int],
+    plans: Sequence[ArrayLike],
+    *,
+    title: str = "",
+) -> Iterator[Picture]:
+    """Frames of an episode in true time, `FRAME_SECONDS` apart or one step, with the future that was planned.
 
-    words = " + ".join(() if guide is None else guide.describe())
-    every = draw_every(task)
-    frames = _film(task, rollout, every, words)
-    if beside is not None:
-        frames = frames_side_by_side(_film(task, beside, every, "unguided"), frames)
-    return frames, 1 / (every * task.spec.dt_seconds)
-
-
-def _film(task: RobotTask, rollout: Rollout, every: int, title: str) -> Iterator[Picture]:
+    Args:
+        task: what was executed.
+        states: (T + 1, O) observations.
+        rewards: (T,).
+        plan_steps: steps at which it planned.
+        plans: observations (n, O) of each plan, token by token.
+        title: a few words.
+    """
     from .robot_view import robot_frames
 
-    last = min(len(rollout.rewards), MOST_FRAMES * every)
+    every = draw_every(task)
+    paid = np.asarray(rewards, dtype=float)[: MOST_FRAMES * every]
 
-    def plans_at(step: int) -> NDArray[np.floating] | None:
-        index = int(np.searchsorted(rollout.plan_steps, step, side="right")) - 1
-        if index < 0 or index >= len(rollout.plans):
+    def plans_at(step: int) -> NDArray[np.float64] | None:
+        index = int(np.searchsorted(plan_steps, step, side="right")) - 1
+        if index < 0 or index >= len(plans):
             return None
-        plan, passed = rollout.plans[index], (step - rollout.plan_steps[index]) // task.spec.stride
-        ahead = plan.observations[0, passed : max(passed + 2, int(plan.arrivals[0]) + 1)]
+        ahead = np.asarray(plans[index], dtype=float)[(step - plan_steps[index]) // task.spec.stride :]
         return ahead if len(ahead) > 1 else None
 
-    return robot_frames(
-        task, rollout.states[: last + 1], plans_at, rewards=rollout.rewards[:last], every=every, title=title
-    )
+    shown = np.asarray(states, dtype=float)[: len(paid) + 1]
+    return robot_frames(task, shown, plans_at, rewards=paid, every=every, title=title)
+
+
+def frames_per_second(task: RobotTask) -> float:
+    """Of a film in true time."""
+    return 1 / (draw_every(task) * task.spec.dt_seconds)
 
 
 def expected_returns(planner: TrajectoryPlanner, rollout: Rollout) -> NDArray[np.float64]:

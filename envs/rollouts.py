@@ -17,9 +17,10 @@ from diffplan.planner.execution import Executor, Rollout
 from diffplan.planner.guides import Guide
 from diffplan.planner.pipeline import TrajectoryPlanner
 
+from .backend import use_backend
 from .control import controller_for, tempo_for
 from .records import rollout_record, write_json
-from .robot_rollouts import describe_robot, robot_film, save_returns
+from .robot_rollouts import describe_robot, frames_per_second, robot_film, save_returns
 from .runs import exact_command, versions
 from .simulators import Simulators
 from .tasks import RobotTask, Task
@@ -155,19 +156,16 @@ def save(ride: Ride, result: Result, path: Path, *, unguided: Result | None = No
     from .render import colour_top, frames_side_by_side
     from .video import save_video
 
-    if isinstance(ride.task, RobotTask):
-        beside = None if unguided is None else unguided.rollout
-        frames, fps = robot_film(ride.task, result.rollout, ride.guide, beside=beside)
-        save_video(path, frames, fps=fps)
-        return
     shared: dict[str, Any] = {}
-    if unguided is not None:
+    if unguided is not None and ride.task.spec.position:
         states = [r.rollout.states for r in (result, unguided)]
         shared["scale_to"] = max(colour_top(ride.task, s, marks_of(ride.guide)) for s in states)
     frames = _frames(ride, result, **shared)
     if unguided is not None:
         frames = frames_side_by_side(_frames(ride, unguided, title="unguided", **shared), frames)
-    save_video(path, frames, fps=round(1 / (DRAW_EVERY * ride.task.spec.dt_seconds)))
+    task = ride.task
+    pace = frames_per_second(task) if isinstance(task, RobotTask) else 1 / (DRAW_EVERY * task.spec.dt_seconds)
+    save_video(path, frames, fps=round(pace))
 
 
 def save_expectations(planner: TrajectoryPlanner, ride: Ride, result: Result, beside: Path) -> Path | None:
@@ -183,6 +181,10 @@ def _frames(ride: Ride, result: Result, *, title: str | None = None, **looks: An
     from .render import rollout_frames
 
     rollout, words = result.rollout, () if ride.guide is None else ride.guide.describe()
+    title = " + ".join(words) if title is None else title
+    if isinstance(ride.task, RobotTask) and use_backend() is not None:
+        plans = [p.ahead() for p in rollout.plans]
+        return robot_film(ride.task, rollout.states, rollout.rewards, rollout.plan_steps, plans, title=title)
     return rollout_frames(
         ride.task,
         rollout.states,
@@ -191,7 +193,7 @@ def _frames(ride: Ride, result: Result, *, title: str | None = None, **looks: An
         frames=list(result.pictures) or None,
         every=DRAW_EVERY,
         marks=marks_of(ride.guide),
-        title=" + ".join(words) if title is None else title,
+        title=title,
         **looks,
     )
 

@@ -101,6 +101,7 @@ def train_run(
         "config": dataclasses.asdict(denoiser),
         "returns": returns and dataclasses.asdict(returns),
         "command": command,
+        "cpu_threads": torch.get_num_threads(),
         "versions": versions(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

@@ -138,6 +138,10 @@ class Plan:
         """Positions (n, P) of a candidate at every so many environment steps until it arrives."""
         return self.reference(np.arange(0, self.arrival_steps(candidate) + 1, every), candidate).position
 
+    def ahead(self) -> Array:
+        """Observations (n, O) of the best candidate until it arrives, or ends, token by token; two at least."""
+        return self.observations[0, : max(2, int(self.arrivals[0]) + 1)]
+
     def remainder(self, steps: float) -> Array:
         """All candidates as they look `steps` environment steps later, (K, H, D): where a warm start begins."""
         horizon = self.trajectories.shape[1]

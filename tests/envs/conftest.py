@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import sys
 
 import pytest
 
@@ -18,3 +20,15 @@ def quick_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "calibrate", functools.partial(calibration.calibrate, samples=32))
     monkeypatch.setattr(calibration, "_draw", lambda *_: None)
     monkeypatch.setattr(logs.Logger, "_picture", lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def drawing() -> None:
+    """A backend that draws, also where another test imported mujoco before one was chosen."""
+    from diffplan.envs.backend import use_backend
+
+    if use_backend() is None:
+        pytest.skip("no backend of MuJoCo draws here")
+    import mujoco
+
+    importlib.reload(sys.modules[mujoco.Renderer.__module__].gl_context)

@@ -6,8 +6,6 @@ Shape letters: T steps, O observations, Q generalised positions.
 from __future__ import annotations
 
 import functools
-import importlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +15,6 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from diffplan.envs import robot_view
-from diffplan.envs.backend import use_backend
 from diffplan.envs.colours import VIA
 from diffplan.envs.render import HELD_FRAMES, drawn_steps
 from diffplan.envs.robot_view import OUTLOOKS, Page, Stage, robot_frames
@@ -53,16 +50,6 @@ def bowing(task: RobotTask, state: np.ndarray, rows: int = 6) -> np.ndarray:
     plan[:, task.joints - 1] += np.linspace(0, 1, rows)
     plan[:, task.joints : task.joints + task.hidden] = 0
     return plan
-
-
-@pytest.fixture(scope="module")
-def _drawing() -> None:
-    """A backend that draws, also where another test imported mujoco before one was chosen."""
-    if use_backend() is None:
-        pytest.skip("no backend of MuJoCo draws here")
-    import mujoco
-
-    importlib.reload(sys.modules[mujoco.Renderer.__module__].gl_context)
 
 
 class Notes:
@@ -179,10 +166,10 @@ def test_the_picture_fills_its_room_and_words_stay_on_the_page() -> None:
     assert (shot[:30] != 255).any() and (shot[-30:] != 255).any()
 
 
-@pytest.mark.usefixtures("_drawing")
+@pytest.mark.usefixtures("drawing")
 class TestDrawn:
     @pytest.fixture(scope="class", params=ROBOTS)
-    def seen(self, request: pytest.FixtureRequest, _drawing: None) -> Iterator[tuple[Stage, np.ndarray]]:
+    def seen(self, request: pytest.FixtureRequest, drawing: None) -> Iterator[tuple[Stage, np.ndarray]]:
         """A stage and the poses of an episode, its root far from the origin."""
         task, (states, _) = robot(request.param), episode(request.param)
         poses = task.poses(states, root=[30.0, 5.0][: task.hidden])
@@ -242,7 +229,7 @@ class TestDrawn:
         assert (np.abs(stage.shot() - near).max(axis=-1) > 12).mean() < 0.02
 
 
-@pytest.mark.usefixtures("_drawing")
+@pytest.mark.usefixtures("drawing")
 def test_ghosts_stand_where_there_is_a_plan_and_nowhere_else() -> None:
     task, (states, _) = robot("walker2d"), episode("walker2d")
     plain = list(robot_frames(task, states[:3], lambda _: None, **SMALL))
@@ -251,7 +238,7 @@ def test_ghosts_stand_where_there_is_a_plan_and_nowhere_else() -> None:
     assert [(a != b).any() for a, b in zip(plain, ghostly, strict=True)] == [False, True] + [False] * (1 + HELD_FRAMES)
 
 
-@pytest.mark.usefixtures("_drawing")
+@pytest.mark.usefixtures("drawing")
 def test_same_input_same_picture_also_side_by_side() -> None:
     task, (states, _) = robot("ant"), episode("ant")
 
