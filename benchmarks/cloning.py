@@ -42,11 +42,12 @@ class ClonedPolicy:
         return self.network(seen).clamp(-1, 1).double().numpy()
 
 
-def clone(episodes: Episodes, *, updates: int = UPDATES, seed: int = 0) -> Iterator[float | ClonedPolicy]:
+def clone(episodes: Episodes, *, updates: int | None = None, seed: int = 0) -> Iterator[float | ClonedPolicy]:
     """Regress actions on observations (mean squared error), yielding the loss now and then and, last, the policy.
 
     Two hidden layers of 256, as in the usual baselines (Fujimoto & Gu 2021, TD3+BC, table 1); Adam, cosine decay.
     """
+    updates = updates or UPDATES
     taken = np.ones(len(episodes.actions), dtype=bool)
     taken[episodes.offsets[1:] - 1] = False  # nobody acted in an episode's last state
     observations, actions = (torch.from_numpy(a[taken]) for a in (episodes.observations, episodes.actions))

@@ -126,6 +126,26 @@ def run_folder(data: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def robot_folder(data: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose runs/hopper was trained for a moment, on a little data of hopper-medium that chance made."""
+    from diffplan.envs.presets import find_preset
+    from diffplan.envs.robot_data import record_policy, store
+    from diffplan.envs.tasks import find_task
+    from diffplan.envs.training import train_run
+    from diffplan.planner.training import TrainConfig
+
+    def chance(observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return rng.uniform(-1, 1, (len(observations), 3)).astype(np.float32)
+
+    folder, task = tmp_path_factory.mktemp("robot"), find_task("hopper-medium")
+    made = {"policy": {"algorithm": "chance"}, "recorded": {"return_mean": 0.0}}
+    store(task, list(record_policy("Hopper-v5", chance, steps=900, seed=0)), made)
+    config = TrainConfig(**task.training | {"batch_size": 16}, steps=25)
+    list(train_run(task, folder / "runs" / "hopper", config, preset=find_preset("default", task)))
+    return folder
+
+
 @pytest.fixture
 def copy_run(tmp_path: Path) -> Callable[..., Path]:
     """Copies a run folder, to be broken."""

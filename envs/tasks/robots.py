@@ -111,7 +111,7 @@ ROBOTS: dict[str, dict[str, Any]] = {
         "actions": "bthigh bshin bfoot fthigh fshin ffoot",
         "dt": 0.05,
         "range": (-280.18, 12135.0),
-        "planning": {"presets": {"paper": _paper(4, (1, 4, 8))}},
+        "planning": {"horizon": 8, "presets": {"paper": _paper(4, (1, 4, 8))}},
         "levels": {"medium": 4000.0, "expert": 9000.0},
     },
     "walker2d": {
@@ -137,7 +137,7 @@ ROBOTS: dict[str, dict[str, Any]] = {
 PLANNING: dict[str, Any] = {
     "horizon": 16,
     "replan_every": 1,
-    "minutes": 10.0,
+    "minutes": 8.0,
     "collect_minutes": 30.0,
     "collect_steps": 500_000,
     "action_limit": 1.0,

@@ -16,37 +16,20 @@ from diffplan.benchmarks.evaluate import Evaluation, evaluate, record
 from diffplan.cli.main import app
 from diffplan.envs.control import controller_for
 from diffplan.envs.datasets import load_episodes
-from diffplan.envs.presets import find_preset
-from diffplan.envs.robot_data import record_policy, store
 from diffplan.envs.robot_rollouts import expected_returns
 from diffplan.envs.runs import load_planner
 from diffplan.envs.simulators import Simulators
 from diffplan.envs.tasks import find_task
-from diffplan.envs.training import train_run
 from diffplan.envs.wishes import guides_for, parse_wishes
 from diffplan.planner.execution import Executor, PlannedActions
-from diffplan.planner.training import TrainConfig
 
 TASK = find_task("hopper-medium")
 STEPS = 12
 
 
-def chance(observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return rng.uniform(-1, 1, (len(observations), 3)).astype(np.float32)
-
-
 @pytest.fixture(scope="module")
-def here(tmp_path_factory):
-    """A folder with a little data of a random policy, and a run trained on it for a moment."""
-    folder = tmp_path_factory.mktemp("robot")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MINARI_DATASETS_PATH", str(folder / "minari"))
-        (folder / "minari").mkdir()
-        made = {"policy": {"algorithm": "chance"}, "recorded": {"return_mean": 0.0}}
-        store(TASK, list(record_policy("Hopper-v5", chance, steps=900, seed=0)), made)
-        config = TrainConfig(**TASK.training | {"batch_size": 16}, steps=25)
-        list(train_run(TASK, folder / "runs" / "hopper", config, preset=find_preset("default", TASK)))
-        yield folder
+def here(robot_folder):
+    return robot_folder
 
 
 @pytest.fixture
