@@ -16,6 +16,13 @@ class Part(StrEnum):
     returns = "returns"
 
 
+class Normalization(StrEnum):
+    """How columns are scaled."""
+
+    limits = "limits"
+    gaussian = "gaussian"
+
+
 class Prediction(StrEnum):
     """What the network says."""
 
@@ -51,6 +58,9 @@ def train(
     ] = None,
     prediction: Annotated[Prediction, typer.Option(help="What the network predicts.")] = Prediction.x0,
     horizon: Annotated[int | None, typer.Option(min=2, max=4096, help="Tokens per plan.")] = None,
+    normalizer: Annotated[
+        Normalization | None, typer.Option(help="How columns are scaled: by their limits, or to deviation 1.")
+    ] = None,
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 30.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
@@ -81,6 +91,7 @@ def train(
         )
     else:
         settings = settings if horizon is None else dataclasses.replace(settings, horizon=horizon)
+        settings = settings if normalizer is None else dataclasses.replace(settings, normalizer=normalizer.value)
         given = {"batch_size": batch_size, "learning_rate": learning_rate}
         config = TrainConfig(
             **chosen.training | {k: v for k, v in given.items() if v is not None},

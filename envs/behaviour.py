@@ -95,8 +95,9 @@ class Learner:
         self.settings = SETTINGS[recipe.algorithm]
         self.history: list[Trajectory] = []
         self.progress = Progress()
+        algorithm = _algorithm(recipe)
         self.environment = self._vectorised()
-        self.model = _algorithm(recipe)("MlpPolicy", self.environment, device="cpu", seed=recipe.seed, **self.settings)
+        self.model = algorithm("MlpPolicy", self.environment, device="cpu", seed=recipe.seed, **self.settings)
         if (folder / "progress.json").is_file():
             self._load()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import astuple
 
 import gymnasium
@@ -246,3 +247,9 @@ def test_another_recipe_in_the_folder_is_refused(change, tmp_path):
 def test_unknown_algorithms_are_refused():
     with pytest.raises(ValueError, match="unknown algorithm 'td3'; known: sac, ppo"):
         recipe("td3")
+
+
+def test_without_stable_baselines_the_remedy_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
+    with pytest.raises(ValueError, match=r"not installed; install it with: pip install 'diffplan\[collect\]'"):
+        Learner(Recipe("Hopper-v5", {"medium": 1.0}), tmp_path)
