@@ -111,7 +111,13 @@ ROBOTS: dict[str, dict[str, Any]] = {
         "actions": "bthigh bshin bfoot fthigh fshin ffoot",
         "dt": 0.05,
         "range": (-280.18, 12135.0),
-        "planning": {"horizon": 8, "presets": {"paper": _paper(4, (1, 4, 8))}},
+        "sampling": {"steps": 4, "warm_steps": 4},  # warm plans run ahead of a body this quick
+        "planning": {
+            "horizon": 8,
+            "discount": 0.9,
+            "guides": ("return@1",),
+            "presets": {"paper": _paper(4, (1, 4, 8))},
+        },
         "levels": {"medium": 4000.0, "expert": 9000.0},
     },
     "walker2d": {
@@ -120,6 +126,7 @@ ROBOTS: dict[str, dict[str, Any]] = {
         "actions": "thigh leg foot thigh_left leg_left foot_left",
         "dt": 0.008,
         "range": (1.63, 4592.3),
+        "sampling": {"steps": 4},
         "levels": {"medium": 1500.0, "expert": 4000.0},
     },
     "ant": {
@@ -181,7 +188,7 @@ def robot_tasks() -> dict[str, Task]:
                 dataset=f"diffplan/{robot}/{quality}-v0",
                 hub=_hub(robot, quality),
                 spec=spec,
-                **PLANNING | known.get("planning", {}),
+                **PLANNING | known.get("planning", {}) | {"sampling": PLANNING["sampling"] | known.get("sampling", {})},
                 robot=robot,
                 quality=quality,
                 levels=known["levels"],
