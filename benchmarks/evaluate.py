@@ -169,21 +169,23 @@ def record(
     stats = evaluation.stats
 
     def row(s: Stats) -> dict[str, Any]:
-        shared = {"return_mean": _number(s.returns.mean), "return_ci95": _number(s.returns.ci95)}
-        if s.upright is not None:
-            return shared | {
-                "score_normalized_own_data": _number(None if s.normalized is None else s.normalized.mean),
-                "score_normalized_own_data_ci95": _number(None if s.normalized is None else s.normalized.ci95),
-                "steps_mean": _number(s.steps),
-                "upright_rate": s.upright,
-            }
-        return shared | {
+        goals = {
             "score_strict": _number(None if s.score_strict is None else s.score_strict.mean),
             "score_strict_ci95": _number(None if s.score_strict is None else s.score_strict.ci95),
             "score_latched": _number(None if s.score_latched is None else s.score_latched.mean),
             "success_rate": s.success_rate,
             "steps_to_goal_mean": _number(s.steps_to_goal),
+            "return_mean": _number(s.returns.mean),
+            "return_ci95": _number(s.returns.ci95),
         }
+        if s.upright is not None:
+            return goals | {
+                "score_normalized_own_data": _number(None if s.normalized is None else s.normalized.mean),
+                "score_normalized_own_data_ci95": _number(None if s.normalized is None else s.normalized.ci95),
+                "steps_mean": _number(s.steps),
+                "upright_rate": s.upright,
+            }
+        return goals
 
     return (
         {"task": task.name, "episodes": stats.episodes, "seed": seed}

@@ -15,7 +15,7 @@ ROBOT_HEADER = ["method", "return", "normalised (own data)", "steps", "did not f
 
 def header_of(numbers: dict[str, Any]) -> list[str]:
     """What the columns of `table_rows` say."""
-    return HEADER if "score_strict" in numbers else ROBOT_HEADER
+    return ROBOT_HEADER if "upright_rate" in numbers else HEADER
 
 
 def table_rows(numbers: dict[str, Any]) -> list[list[str]]:
@@ -68,7 +68,7 @@ def _row(name: str, numbers: dict[str, Any]) -> list[str]:
     def show(key: str, form: str = "{:.1f}") -> str:
         return "" if numbers.get(key) is None else form.format(numbers[key])
 
-    if "score_strict" not in numbers:
+    if "upright_rate" in numbers:
         return [
             name,
             f"{numbers['return_mean']:.0f} ± {numbers['return_ci95'] or float('nan'):.0f}",
