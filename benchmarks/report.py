@@ -71,7 +71,7 @@ def _row(name: str, numbers: dict[str, Any]) -> list[str]:
     if "upright_rate" in numbers:
         return [
             name,
-            f"{numbers['return_mean']:.0f} ± {numbers['return_ci95'] or float('nan'):.0f}",
+            show("return_mean", "{:.0f}") + show("return_ci95", " ± {:.0f}"),
             show("score_normalized_own_data"),
             show("steps_mean", "{:.0f}"),
             show("upright_rate", "{:.0%}"),

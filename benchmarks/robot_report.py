@@ -34,7 +34,7 @@ def locomotion_rows(report: dict[str, Any]) -> list[list[str]]:
 
 def locomotion_table(folder: Path) -> str:
     """The README's table: one row per robot and kind of data that was measured."""
-    header = ["task", *METHODS, "normalised (own data)", "times the data", "training, 2 cores"]
+    header = ["task", *METHODS, "normalised (own data)", "times the data", "training"]
     rows = []
     for robot in ROBOTS:
         for quality in QUALITIES:
@@ -49,7 +49,7 @@ def locomotion_table(folder: Path) -> str:
                     *(_pm(by_name[name]) for name in METHODS),
                     _score(by_name["diffplan"]),
                     f"{report['above']['the data']['ratio']:.2f}",
-                    f"{report['training']['minutes']:.1f} min",
+                    _training(report["training"]),
                 ]
             )
     return markdown(header, rows) if rows else ""
@@ -75,6 +75,11 @@ def control_rows(report: dict[str, Any]) -> list[list[str]]:
 
 def _return(first: dict[str, Any], preset: str) -> str:
     return f"{first[preset]['return_mean']:.0f} ± {first[preset]['return_ci95']:.0f}"
+
+
+def _training(training: dict[str, Any]) -> str:
+    threads = training["cpu_threads"]
+    return f"{training['minutes']:.0f} min, {threads} thread{'s' * (threads != 1)}"
 
 
 def _pm(row: dict[str, Any]) -> str:

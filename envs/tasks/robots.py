@@ -127,6 +127,7 @@ ROBOTS: dict[str, dict[str, Any]] = {
         "dt": 0.008,
         "range": (1.63, 4592.3),
         "sampling": {"steps": 4},
+        "planning": {"minutes": 30.0},
         "levels": {"medium": 1500.0, "expert": 4000.0},
     },
     "ant": {
