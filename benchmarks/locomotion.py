@@ -5,6 +5,7 @@ Shape letters: N episodes.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Generator, Sequence
 from typing import Any
@@ -53,7 +54,7 @@ def compare(run: str, dataset: str, episodes: int, seed: int) -> Generator[str, 
         "rows": rows,
         "above": {name: above(returns["diffplan"], returns[name], paired=name != "the data") for name in returns},
         "data": describe(dataset).provenance if "+" not in dataset else {},
-        "sampling": task.sampling,
+        "sampling": dataclasses.asdict(planner.sampling),
         "device": str(planner.device),
     }
 

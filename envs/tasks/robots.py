@@ -76,6 +76,9 @@ class RobotTask(Task):
         return self.spec.observation_names.index("vx")
 
 
+CHOOSING = {"steps": 2, "warm_steps": 2, "candidates": 64, "guidance": "candidates"}
+
+
 def _paper(horizon: int, multipliers: tuple[int, ...]) -> dict[str, Any]:
     """Diffuser's own settings for locomotion (Janner et al. 2022, appendix C, and their published code)."""
     return {
@@ -111,7 +114,12 @@ ROBOTS: dict[str, dict[str, Any]] = {
         "actions": "bthigh bshin bfoot fthigh fshin ffoot",
         "dt": 0.05,
         "range": (-280.18, 12135.0),
-        "sampling": {"steps": 4, "warm_steps": 4},  # warm plans run ahead of a body this quick
+        # warm plans run ahead of a body this quick; where data is mixed, choosing is not enough
+        "sampling": {
+            "medium": CHOOSING,
+            "medium-replay": {"steps": 4, "warm_steps": 4},
+            "medium-expert": CHOOSING,
+        },
         "planning": {
             "horizon": 8,
             "discount": 0.9,
@@ -126,7 +134,7 @@ ROBOTS: dict[str, dict[str, Any]] = {
         "actions": "thigh leg foot thigh_left leg_left foot_left",
         "dt": 0.008,
         "range": (1.63, 4592.3),
-        "sampling": {"steps": 4},
+        "sampling": {quality: {"steps": 4} for quality in get_args(Quality)},
         "planning": {"minutes": 30.0},
         "levels": {"medium": 1500.0, "expert": 4000.0},
     },
@@ -139,6 +147,15 @@ ROBOTS: dict[str, dict[str, Any]] = {
         "range": None,
         "levels": {"medium": 2000.0, "expert": 4500.0},
     },
+}
+_SAMPLING: dict[str, Any] = {
+    "candidates": 16,
+    "steps": 8,
+    "warm_steps": 2,
+    "temperature": 0.7,
+    "select": "preferred",
+    "incumbent": False,
+    "smoothing": 0.0,
 }
 # What planning at every step asks for: few denoising steps, warm, and the return deciding. Sixteen candidates at least:
 # smaller batches take other matrix kernels, and an episode would not be the same to the bit alone and beside others.
@@ -154,15 +171,6 @@ PLANNING: dict[str, Any] = {
     "multipliers": (1, 2),
     "training": {"action_weight": 1.0, "first_action_weight": 10.0, "batch_size": 128},
     "guides": ("return@0.1",),
-    "sampling": {
-        "candidates": 16,
-        "steps": 8,
-        "warm_steps": 2,
-        "temperature": 0.7,
-        "select": "preferred",
-        "incumbent": False,
-        "smoothing": 0.0,
-    },
     "presets": {"paper": _paper(32, (1, 2, 4, 8))},
 }
 TITLES = {"hopper": "Hopper", "halfcheetah": "HalfCheetah", "walker2d": "Walker2d", "ant": "Ant"}
@@ -189,7 +197,8 @@ def robot_tasks() -> dict[str, Task]:
                 dataset=f"diffplan/{robot}/{quality}-v0",
                 hub=_hub(robot, quality),
                 spec=spec,
-                **PLANNING | known.get("planning", {}) | {"sampling": PLANNING["sampling"] | known.get("sampling", {})},
+                **PLANNING | known.get("planning", {}),
+                sampling=_SAMPLING | known.get("sampling", {}).get(quality, {}),
                 robot=robot,
                 quality=quality,
                 levels=known["levels"],
