@@ -25,7 +25,7 @@ from .evaluate import episode_seeds
 from .metrics import mean_interval
 
 TOGETHER = (1, 64)  # environments
-WARM_UP = {"diffplan": 3, "paper": 0}  # control steps that are not timed, after the first: its plan may be cold
+WARM_UP = {"diffplan": 3, "paper": 1}  # control steps that are not timed: the first has no plan of its own
 TURN_SECONDS, TURNS = 5.0, 2  # the two take turns, so that a noisy machine disturbs both alike
 MOST_STEPS = 100  # of a turn
 

@@ -90,8 +90,8 @@ def above(ours: NDArray[np.float64], others: NDArray[np.float64], *, paired: boo
     else:
         a, b = mean_interval(ours), mean_interval(others)
         mean, half = a.mean - b.mean, float(np.hypot(a.ci95, b.ci95))
-    ratio = float(ours.mean() / others.mean())
-    return {"mean": round(mean, 2), "ci95": round(half, 2), "significant": bool(mean > half), "ratio": round(ratio, 3)}
+    ratio = round(float(ours.mean() / others.mean()), 3) if others.mean() > 0 else None
+    return {"mean": round(mean, 2), "ci95": round(half, 2), "significant": bool(mean > half), "ratio": ratio}
 
 
 def _cloned(data: Episodes) -> ClonedPolicy:
@@ -101,11 +101,9 @@ def _cloned(data: Episodes) -> ClonedPolicy:
     raise AssertionError("clone ends with a policy")
 
 
-def _episodes(
-    planner: TrajectoryPlanner, task: RobotTask, guides: Sequence[str], seeds: list[int], **options: Any
-) -> Evaluation:
+def _episodes(planner: TrajectoryPlanner, task: RobotTask, guides: Sequence[str], seeds: list[int]) -> Evaluation:
     guide = parse_wishes(task, planner, guides=guides)
-    for done in evaluate(planner, task, episodes=len(seeds), seeds=seeds, guide=guide, references=False, **options):
+    for done in evaluate(planner, task, episodes=len(seeds), seeds=seeds, guide=guide, references=False):
         if isinstance(done, Evaluation):
             return done
     raise AssertionError("evaluate ends with an Evaluation")

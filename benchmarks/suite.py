@@ -13,7 +13,7 @@ import torch
 
 from diffplan.envs.presets import Preset, find_preset
 from diffplan.envs.records import write_json
-from diffplan.envs.runs import RUNS, STATE, exact_command, load_planner, read_record, versions
+from diffplan.envs.runs import RUNS, STATE, exact_command, find_run, load_planner, read_record, versions
 from diffplan.envs.tasks import MazeTask, RobotTask, Task, all_tasks, find_task
 from diffplan.envs.training import train_run
 from diffplan.planner.training import TrainConfig
@@ -42,7 +42,7 @@ SUITE = {
     "returns": "maze2d-umaze with no goal given, led by the learned return alone",
     "roundabout": "steps to the goal after training on data half of whose routes are detours (maze2d-umaze-roundabout)",
     "stitching": "goals farther than any episode of the data goes (multi2d-umaze-stitch)",
-    "control": "control frequency of a robot's planner beside Diffuser's own recipe ; that is trained into RUN-paper",
+    "control": "control frequency of a robot's planner beside Diffuser's own recipe, which is trained into RUN-paper",
     "execution": "tracking the plan against applying the planned actions, and how often to replan, on maze2d-umaze",
 }
 
@@ -170,9 +170,11 @@ def _control(run: str | None) -> Generator[str, None, dict[str, Any]]:
 
 
 def _trained(task: Task, run: str | None, preset: str, folder: Path | None = None) -> Generator[str, None, Path]:
-    """The run that was given, or one trained now."""
+    """The folder of the run that was given, which must be of the task's data, or of one trained now."""
     if run is not None:
-        return Path(run)
+        load_planner(run, task=task.name)
+        inner = find_run(run)
+        return inner.parent if inner.name == "planner" else inner
     settings = find_preset(preset, task)
     into = folder or RUNS / f"bench-{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     minutes = settings.fit(task).minutes

@@ -25,10 +25,10 @@ def collect(
         int | None, typer.Option(min=1, max=10**9, help="Environment steps; the task's own number if left out.")
     ] = None,
     algorithm: Annotated[
-        Algorithm, typer.Option(help="Of a robot's behaviour policy: sac, or ppo where minutes matter more.")
-    ] = Algorithm.sac,
+        Algorithm | None, typer.Option(help="Of a robot's behaviour policy: sac, or ppo where minutes matter more.")
+    ] = None,
     local: Annotated[bool, typer.Option("--local", help="Make it here, without asking the Minari hub.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random; 0 if left out.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Get a task's dataset: from the Minari hub where that has it, or else made in its simulator.
@@ -44,8 +44,9 @@ def collect(
     from .screen import progress
 
     chosen, began = find_task(task), time.monotonic()
-    options = {"algorithm": algorithm.value} if isinstance(chosen, RobotTask) else {}
-    if chosen.hub and not (local or steps or is_local(chosen.dataset)):
+    options = {"algorithm": algorithm.value} if isinstance(chosen, RobotTask) and algorithm else {}
+    own = local or steps or algorithm or seed is not None  # the hub has no choice of these
+    if chosen.hub and not (own or is_local(chosen.dataset)):
         print(f"asking the Minari hub for {' and '.join(chosen.hub)}", flush=True)
         if from_hub(chosen):
             for part in chosen.hub:
@@ -53,9 +54,15 @@ def collect(
             return
         print("the hub did not give it: making it here", flush=True)
     with progress(f"collecting {chosen.dataset}", quiet=quiet) as bar:
-        for now in make(chosen, steps=steps, seed=seed, **options):
+        for now in make(chosen, steps=steps, seed=seed or 0, **options):
             bar(now.done / now.total, now.words or f"{now.done:,} steps")
     info = describe(chosen.dataset)
+    for level, reached in info.provenance.get("policy", {}).get("reached", {}).items():
+        if not reached["reached"]:
+            print(
+                f"warning: the {level} policy stopped at a return of {reached['recent_return']:.0f} after "
+                f"{reached['steps']:,} steps, below the {info.provenance['policy']['wanted_return'][level]:.0f} wanted"
+            )
     print(
         f"{info.id}: {info.episodes:,} episodes, {info.steps:,} steps, {info.megabytes:.0f} MB, "
         f"made in {time.monotonic() - began:.0f} s"

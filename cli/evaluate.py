@@ -19,7 +19,9 @@ def evaluate(
     controller: Annotated[str, typer.Option(help="auto, tracking or actions (the planned ones).")] = "auto",
     candidates: Annotated[int | None, typer.Option(min=1, max=1024, help="Plans to sample and choose from.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps.")] = None,
-    select: Annotated[str | None, typer.Option(help="plausible, balanced, unprompted, earliest or first.")] = None,
+    select: Annotated[
+        str | None, typer.Option(help="plausible, balanced, unprompted, earliest, preferred or first.")
+    ] = None,
     temperature: Annotated[float | None, typer.Option(min=0.0, max=10.0, help="Scale of the sampling noise.")] = None,
     guide: Annotated[list[str] | None, typer.Option(help="A guide SPEC; repeats; see: diffplan guides")] = None,
     guidance: Annotated[

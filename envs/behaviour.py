@@ -13,7 +13,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import pickle
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from diffplan.planner.files import whole_file
 
 from .quiet import quiet_imports
+from .trajectories import Trajectory, damaged, diary, load_trajectories, save_trajectories
 
 CHUNK = 1000  # steps between two looks at the learner
 SAVE_EVERY = 10_000  # steps between two saved states
@@ -36,21 +36,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ppo": {"n_steps": 256, "batch_size": 256, "n_epochs": 10, "learning_rate": 3e-4},
 }
 ENVIRONMENTS = {"sac": 1, "ppo": 8}  # stepped side by side while learning
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """One episode: observations (T + 1, O), actions (T, A), rewards (T,), and whether it ended in failure."""
-
-    observations: NDArray[np.float64]
-    actions: NDArray[np.float32]
-    rewards: NDArray[np.float64]
-    terminated: bool
-
-    @property
-    def total(self) -> float:
-        """Undiscounted return."""
-        return float(self.rewards.sum())
 
 
 @dataclass(frozen=True)
@@ -106,7 +91,7 @@ class Learner:
         from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
         def remembered() -> Any:
-            return _diary()(gymnasium.make(self.recipe.environment), self.history)
+            return diary()(gymnasium.make(self.recipe.environment), self.history)
 
         together = DummyVecEnv([remembered] * ENVIRONMENTS[self.recipe.algorithm])
         return VecNormalize(together) if self.recipe.algorithm == "ppo" else together
@@ -183,7 +168,7 @@ class Learner:
             self.model.set_parameters(known["parameters"])
             self._set_scales(known["scales"])
         except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-            raise _damaged(path, error) from error
+            raise damaged(path, error) from error
         self.history.extend(load_trajectories(self.folder / "experience.npz"))
         self.progress = Progress(**record["progress"])
         self.model.num_timesteps = self.progress.steps
@@ -272,73 +257,9 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names}
 
 
-def _diary() -> type:
-    import gymnasium
-
-    class Diary(gymnasium.Wrapper):
-        """Remembers every finished episode in a list."""
-
-        def __init__(self, env: Any, finished: list[Trajectory]) -> None:
-            super().__init__(env)
-            self.finished = finished
-
-        def reset(self, **options: Any) -> Any:
-            observation, info = self.env.reset(**options)
-            self.observations: list[Any] = [observation]
-            self.actions: list[Any] = []
-            self.rewards: list[float] = []
-            return observation, info
-
-        def step(self, action: Any) -> Any:
-            observation, reward, terminated, truncated, info = self.env.step(action)
-            self.observations.append(observation)
-            self.actions.append(np.asarray(action, np.float32))
-            self.rewards.append(float(reward))
-            if terminated or truncated:
-                episode = np.array(self.observations), np.array(self.actions), np.array(self.rewards)
-                self.finished.append(Trajectory(*episode, bool(terminated)))
-            return observation, reward, terminated, truncated, info
-
-    return Diary
-
-
 def _record(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
         return {"recipe": found["recipe"], "progress": found["progress"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} is damaged ({error}); delete its folder to train the policy anew")
-
-
-def save_trajectories(path: Path, trajectories: list[Trajectory]) -> None:
-    """As plain arrays, laid end to end."""
-    ends = np.cumsum([len(t.actions) for t in trajectories], dtype=np.int64)
-    stacked: dict[str, Any] = {
-        name: np.concatenate([getattr(t, name) for t in trajectories]) if trajectories else np.empty(0)
-        for name in ("observations", "actions", "rewards")
-    }
-    with whole_file(path) as scratch:
-        np.savez(scratch, ends=ends, terminated=np.array([t.terminated for t in trajectories], bool), **stacked)
-
-
-def load_trajectories(path: Path) -> list[Trajectory]:
-    """What `save_trajectories` wrote.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            ends, terminated = arrays["ends"], arrays["terminated"]
-            observations, actions, rewards = (arrays[n] for n in ("observations", "actions", "rewards"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise _damaged(path, error) from error
-    begins = np.concatenate([[0], ends]).astype(np.int64)[:-1]
-    return [
-        Trajectory(observations[a + i : b + i + 1], actions[a:b], rewards[a:b], bool(terminated[i]))
-        for i, (a, b) in enumerate(zip(begins, ends, strict=True))
-    ]
+        raise damaged(path, error) from error

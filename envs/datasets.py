@@ -154,14 +154,14 @@ def load_episodes(dataset_id: str, task: Task) -> Episodes:
 
 
 def _check_environment(recorded: str, task: Task) -> None:
-    """Refuse data of another environment, or of another version of the same: its columns or physics differ."""
+    """Refuse data of another environment, or of another version of the same: columns, physics or rewards differ."""
     wanted = task.make if isinstance(task.make, str) else ""
     if not recorded or not wanted or recorded == wanted:
         return
     name, _, version = recorded.partition("-v")
     own, _, _ = wanted.partition("-v")
     what = (
-        f"version {version} of the environment, whose observations or physics differ"
+        f"version {version} of the environment, whose observations, physics or rewards may differ"
         if name == own
         else "another environment"
     )

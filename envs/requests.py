@@ -19,7 +19,7 @@ from .records import plan_record, write_json
 from .runs import exact_command, versions
 from .simulators import Simulators
 from .tasks import Task
-from .wishes import clear_of, feasible_for, guides_for, marks_of, obstacles, parse_wishes
+from .wishes import check_placed, clear_of, feasible_for, guides_for, marks_of, obstacles, parse_wishes
 
 FRAMES = 40  # of a plan's film
 MORE_TRIES = 3  # batches of candidates, where the map refuses all of the first
@@ -63,10 +63,9 @@ class Request:
         Raises:
             ValueError: a word that cannot be; the message has its value and the remedy.
         """
-        if goal is not None and not task.spec.position:
-            raise ValueError(f"goal {goal!r}: task {task.name} has no positions to go to; it is led by guides alone")
+        check_placed(task, goal, start)
         guides = guides_for(task, guides)
-        if goal is None and not guides:
+        if goal is None and not guides and task.spec.position:
             raise ValueError(
                 "nothing says where to go: give --goal X,Y, or a guide that leads somewhere, such as --guide return@3"
             )

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from diffplan.planner.episodes import Episodes
-from diffplan.planner.windows import returns_to_go
+from diffplan.planner.windows import endless_tails, returns_to_go
 
 from .colours import AGENT, GREY, INK, START
 from .lettering import shorten
@@ -23,17 +23,21 @@ Array = NDArray[np.float64]
 INCHES, DPI = (6.4, 3.2), 110  # an even number of pixels
 
 
-def realised_returns(rewards: ArrayLike, discount: float) -> Array:
+def realised_returns(rewards: ArrayLike, discount: float, *, ended: bool = True) -> Array:
     """Discounted sum (T,) of an episode's rewards (T,) from each step to its end, as return models are taught it.
 
-    Where the episode was cut rather than ended, its last steps miss what would have come.
+    Args:
+        rewards: of each step.
+        discount: per step.
+        ended: whether the episode ended, rather than was cut: then it counts as going on (`windows.endless_tails`).
 
     Raises:
         ValueError: no rewards, or the discount does not lie between 0 and 1 (excluded).
     """
     gains = np.ravel(np.asarray(rewards, dtype=float))
     nothing = np.zeros((len(gains) + 1, 1))
-    return np.asarray(returns_to_go(Episodes.from_arrays([nothing], [nothing[1:]], [gains]), discount)[:-1])
+    lived = Episodes.from_arrays([nothing], [nothing[1:]], [gains], [ended])
+    return np.asarray(returns_to_go(lived, discount, tails=endless_tails(lived, discount))[:-1])
 
 
 def returns_picture(

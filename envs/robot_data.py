@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .backend import cache_file
-from .behaviour import RECENT, Algorithm, Learner, Policy, Recipe, Trajectory
+from .behaviour import RECENT, Algorithm, Learner, Policy, Recipe
 from .quiet import quiet_imports
 from .tasks.task import Collecting
+from .trajectories import Trajectory, diary
 
 if TYPE_CHECKING:
     from .tasks.robots import RobotTask
@@ -35,8 +36,8 @@ def collect_robot(task: RobotTask, *, steps: int, seed: int, algorithm: Algorith
 
     Args:
         task: whose data.
-        steps: to record; a policy is trained for as many at most, whatever it earns by then, and never for more than
-            a million.
+        steps: to record (of a replay, all that was tried is kept). Where they are fewer than the task's own number, a
+            policy is trained for as many at most, whatever it earns by then; otherwise for a million at most.
         seed: of everything random.
         algorithm: of the behaviour policy.
     """
@@ -44,7 +45,7 @@ def collect_robot(task: RobotTask, *, steps: int, seed: int, algorithm: Algorith
     learner = Learner(recipe, behaviour_folder() / f"{task.robot}-{algorithm}-{seed}")
     wanted: tuple[str, ...] = ("medium", "expert") if task.quality == "medium-expert" else ("medium",)
     for level in wanted:
-        yield from _train(learner, level, min(steps, MOST_TRAINING))
+        yield from _train(learner, level, MOST_TRAINING if steps >= task.collect_steps else steps)
     found: list[Trajectory] = []
     if task.quality == "medium-replay":
         found, wanted = learner.history[: int(learner.progress.levels["medium"]["episodes"])], ()
@@ -75,48 +76,29 @@ def record_policy(environment: str, policy: Policy, *, steps: int, seed: int) ->
     import gymnasium
 
     rng = np.random.default_rng(seed)
+    finished: list[Trajectory] = []
     with quiet_imports():
-        envs = [gymnasium.make(environment) for _ in range(RECORDED_TOGETHER)]
-    running, taken = [_Running(env, rng) for env in envs], 0
+        envs = [diary()(gymnasium.make(environment), finished) for _ in range(RECORDED_TOGETHER)]
+    running = {env: _begin(env, rng) for env in envs}
+    taken = 0
     while running:
-        actions = policy(np.array([r.observations[-1] for r in running]), rng)
-        going = []
-        for one, action in zip(running, actions, strict=True):
-            done = one.step(action)
+        actions = policy(np.array(list(running.values())), rng)
+        for env, action in zip(list(running), actions, strict=True):
+            running[env], _, terminated, truncated, _ = env.step(action)
             taken += 1
-            if done is not None:
-                yield done
+            if terminated or truncated:
+                yield finished.pop()
                 if taken >= steps:
-                    continue
-                one.begin(rng)
-            going.append(one)
-        running = going
+                    del running[env]
+                else:
+                    running[env] = _begin(env, rng)
     for env in envs:
         env.close()
 
 
-class _Running:
-    """An episode under way."""
-
-    def __init__(self, env: Any, rng: np.random.Generator) -> None:
-        self.env = env
-        self.begin(rng)
-
-    def begin(self, rng: np.random.Generator) -> None:
-        self.observations = [self.env.reset(seed=int(rng.integers(2**31)))[0]]
-        self.actions: list[Any] = []
-        self.rewards: list[float] = []
-
-    def step(self, action: Any) -> Trajectory | None:
-        observation, reward, terminated, truncated, _ = self.env.step(action)
-        self.observations.append(observation)
-        self.actions.append(action)
-        self.rewards.append(float(reward))
-        if not (terminated or truncated):
-            return None
-        return Trajectory(
-            np.array(self.observations), np.array(self.actions, np.float32), np.array(self.rewards), bool(terminated)
-        )
+def _begin(env: Any, rng: np.random.Generator) -> Any:
+    """The first observation (O,) of an episode of its own."""
+    return env.reset(seed=int(rng.integers(2**31)))[0]
 
 
 def store(task: RobotTask, found: Sequence[Trajectory], made: dict[str, Any]) -> None:

@@ -22,10 +22,11 @@ FRAME_SECONDS = 0.04
 MOST_FRAMES = 200  # of a film; what comes after is not shown
 
 
-def describe_robot(task: RobotTask, rollout: Rollout, plan_seconds: Sequence[float]) -> str:
+def describe_robot(task: RobotTask, rollout: Rollout, plan_seconds: Sequence[float], faults: Sequence[str] = ()) -> str:
     """What happened, in a few lines."""
     steps = len(rollout.rewards)
     end = "upright to the end" if steps == task.episode_steps else f"fell after {steps * task.spec.dt_seconds:.2f} s"
+    end = faults[0] if faults else end
     shown = min(steps, MOST_FRAMES * draw_every(task))
     cut = f" (a film shows the first {shown} steps)" if shown < steps else ""
     milliseconds = 1000 * float(np.median(plan_seconds))
@@ -62,7 +63,7 @@ def robot_film(
     from .robot_view import robot_frames
 
     every = draw_every(task)
-    paid = np.asarray(rewards, dtype=float)[: MOST_FRAMES * every]
+    paid = np.asarray(rewards, dtype=float)
 
     def plans_at(step: int) -> NDArray[np.float64] | None:
         index = int(np.searchsorted(plan_steps, step, side="right")) - 1
@@ -71,7 +72,7 @@ def robot_film(
         ahead = np.asarray(plans[index], dtype=float)[(step - plan_steps[index]) // task.spec.stride :]
         return ahead if len(ahead) > 1 else None
 
-    shown = np.asarray(states, dtype=float)[: len(paid) + 1]
+    shown = np.asarray(states, dtype=float)[: MOST_FRAMES * every + 1]
     return robot_frames(task, shown, plans_at, rewards=paid, every=every, title=title)
 
 
@@ -97,10 +98,10 @@ def save_returns(task: RobotTask, planner: TrajectoryPlanner, rollout: Rollout, 
     from .returns_view import realised_returns, returns_picture
     from .video import save_picture
 
-    paid = np.array(rollout.rewards, dtype=float)
-    if len(paid) < task.episode_steps:
+    paid, fell = np.array(rollout.rewards, dtype=float), len(rollout.rewards) < task.episode_steps
+    if fell:
         paid[-1] -= task.fall_penalty  # as the return model was taught
-    realised = realised_returns(paid, task.discount)
+    realised = realised_returns(paid, task.discount, ended=fell)
     steps = np.array(rollout.plan_steps)
     save_picture(
         path, returns_picture(expected_returns(planner, rollout), realised[steps], steps=steps, title=task.name)

@@ -91,7 +91,10 @@ def robot_frames(
     states = np.asarray(states, dtype=float)
     poses, steps = task.poses(states), drawn_steps(len(states) - 1, every)
     ahead = [_ahead(task, plans_at(step), poses[step]) for step in steps]
-    page, tell = Page(width, height, title), _progress(task, len(states) - 1, rewards)
+    page, tell = (
+        Page(width, height, title),
+        _progress(task, len(states) - 1 if rewards is None else len(np.ravel(rewards)), rewards),
+    )
     with Stage(task, *page.room, ways=[way[-1] - way[0] for way in ahead if way is not None]) as stage:
         for step, way in zip(steps, ahead, strict=True):
             stage.show(poses[step])

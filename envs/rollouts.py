@@ -24,7 +24,7 @@ from .robot_rollouts import describe_robot, frames_per_second, robot_film, save_
 from .runs import exact_command, versions
 from .simulators import Simulators
 from .tasks import RobotTask, Task
-from .wishes import feasible_for, guides_for, marks_of, parse_wishes
+from .wishes import check_placed, feasible_for, guides_for, marks_of, parse_wishes
 
 DRAW_EVERY = 4  # environment steps
 LINGER = 60  # steps that are shown after the goal was reached
@@ -61,6 +61,7 @@ class Ride:
         pictures: bool = False,
     ) -> Ride:
         """From the command line's words; errors as for `requests.Request.parse`."""
+        check_placed(task, goal, start)
         target = None if goal is None else task.parse_point(goal, "goal")
         place = None if start is None else task.parse_point(start, "start")
         guides = guides_for(task, guides)
@@ -68,7 +69,7 @@ class Ride:
             raise ValueError("without a goal guides have to lead: give one that does, such as --guide return@3")
         with Simulators(task, 1, start=place, goal=target) as simulators:
             observations, goals = simulators.reset([seed])
-        keep = [observations[0][task.spec.position_indices].tolist(), *(g.tolist() for g in goals if g.size)]
+        keep = [p for p in (observations[0][task.spec.position_indices].tolist(), *(g.tolist() for g in goals)) if p]
         guide = parse_wishes(task, planner, avoid=avoid, guides=guides, keep=keep)
         controller_for(task, controller)
         return cls(
@@ -92,6 +93,7 @@ class Result:
     reached_at: int | None
     plan_seconds: tuple[float, ...]
     pictures: tuple[NDArray[np.uint8], ...] = field(default=(), repr=False)
+    faults: tuple[str, ...] = ()
 
 
 def execute(planner: TrajectoryPlanner, ride: Ride, **options: Any) -> Iterator[float | Result]:
@@ -123,7 +125,8 @@ def execute(planner: TrajectoryPlanner, ride: Ride, **options: Any) -> Iterator[
         if ride.pictures and moments[-1].step % DRAW_EVERY:
             pictures.append(simulators.render())  # the last step is always drawn
         rollout = executor.rollouts(moments)[0]
-    yield Result(rollout, reached, tuple(executor.plan_seconds), tuple(pictures))
+        faults = tuple(simulators.faults.values())
+    yield Result(rollout, reached, tuple(executor.plan_seconds), tuple(pictures), faults)
 
 
 def describe(ride: Ride, result: Result) -> str:
@@ -136,7 +139,7 @@ def describe(ride: Ride, result: Result) -> str:
         else (f"reached the goal after {result.reached_at} steps ({result.reached_at * seconds:.2f} s)")
     )
     if isinstance(task, RobotTask):
-        return describe_robot(task, rollout, result.plan_seconds)
+        return describe_robot(task, rollout, result.plan_seconds, result.faults)
     goal = f" to ({', '.join(f'{v:.2f}' for v in rollout.goal)})" if len(rollout.goal) else ""
     count = len(result.plan_seconds)
     return (
@@ -164,7 +167,8 @@ def save(ride: Ride, result: Result, path: Path, *, unguided: Result | None = No
     if unguided is not None:
         frames = frames_side_by_side(_frames(ride, unguided, title="unguided", **shared), frames)
     task = ride.task
-    pace = frames_per_second(task) if isinstance(task, RobotTask) else 1 / (DRAW_EVERY * task.spec.dt_seconds)
+    drawn = isinstance(task, RobotTask) and use_backend() is not None
+    pace = frames_per_second(task) if drawn else 1 / (DRAW_EVERY * task.spec.dt_seconds)  # type: ignore[arg-type]
     save_video(path, frames, fps=round(pace))
 
 

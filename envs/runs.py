@@ -69,7 +69,7 @@ def find_run(run: str | Path | None = None, *, root: Path = RUNS) -> Path:
         return newest.parent / "planner" if newest else SHIPPED
     path = Path(run)
     if not path.exists() and str(run) in all_tasks():
-        path = newest_run(find_task(str(run)), root=root)
+        path = newest_run(find_task(str(run)), root=root, trained=True)
     if not path.exists():
         raise ValueError(
             f"run folder {str(path)!r} does not exist; runs here: "
@@ -141,9 +141,11 @@ def read_record(output: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error}); the run cannot be continued") from error
 
 
-def newest_run(task: Task, *, root: Path = RUNS) -> Path:
-    """The newest run folder of a task, for --resume without a folder."""
+def newest_run(task: Task, *, root: Path = RUNS, trained: bool = False) -> Path:
+    """The newest run folder of a task; of those that hold a planner already, if asked so."""
     made = [p for p in root.glob("*/run.json") if read_record(p.parent)["task"] == task.name]
+    if trained:
+        made = [p for p in made if (p.parent / "planner" / "model_index.json").is_file()]
     if not made:
         raise ValueError(f"no run of {task.name} under {root}/; start one with: diffplan train {task.name}")
     return max(made, key=lambda p: p.stat().st_mtime).parent

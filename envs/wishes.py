@@ -42,6 +42,17 @@ def guides_for(task: Task, guides: Sequence[str] | None) -> list[str]:
     return [] if given == ["none"] else given
 
 
+def check_placed(task: Task, goal: str | None, start: str | None) -> None:
+    """Refuse a goal or a start where a task has no positions.
+
+    Raises:
+        ValueError: the message names the value.
+    """
+    for what, given in (("goal", goal), ("start", start)):
+        if given is not None and not task.spec.position:
+            raise ValueError(f"{what} {given!r}: task {task.name} has no positions to go to; it is led by guides alone")
+
+
 def parse_wishes(
     task: Task,
     planner: TrajectoryPlanner,
@@ -130,6 +141,8 @@ def feasible_for(task: Task, guide: Guide | None = None) -> Feasible:
 
 def clear_of(task: Task, plan: Plan, candidate: int, places: Sequence[Disc | Box]) -> bool:
     """Whether a candidate keeps the whole agent out of places."""
+    if not places:
+        return True
     path = torch.from_numpy(np.ascontiguousarray(plan.path(candidate), dtype=np.float64))
     return all(float(place.clearance(path).min()) >= task.agent_radius for place in places)
 

@@ -107,7 +107,9 @@ class Rollout:
     plans: tuple[Plan, ...] = field(repr=False)
 
     def __repr__(self) -> str:
-        return f"Rollout({len(self.rewards)} steps, return {self.rewards.sum():g}, planned {len(self.plans)} times)"
+        return (
+            f"Rollout({len(self.rewards)} steps, return {self.rewards.sum():g}, planned {len(self.plan_steps)} times)"
+        )
 
 
 @dataclass(frozen=True)

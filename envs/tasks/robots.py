@@ -95,6 +95,7 @@ def _paper(horizon: int, multipliers: tuple[int, ...]) -> dict[str, Any]:
             "select": "preferred",
             "incumbent": False,
             "smoothing": 0.0,
+            "guidance": "both",
         },
     }
 
@@ -144,8 +145,8 @@ ROBOTS: dict[str, dict[str, Any]] = {
         "actions": "hip4 ankle4 hip1 ankle1 hip2 ankle2 hip3 ankle3",
         "forces": 78,
         "dt": 0.05,
-        "range": None,
-        "levels": {"medium": 2000.0, "expert": 4500.0},
+        "range": (-325.6, 3879.7),
+        "levels": {"medium": 1300.0, "expert": 3500.0},
     },
 }
 _SAMPLING: dict[str, Any] = {

@@ -12,7 +12,9 @@ from diffplan.benchmarks.control import control_frequency, first_steps
 from diffplan.benchmarks.evaluate import episode_seeds, evaluate
 from diffplan.benchmarks.robot_report import METHODS, control_rows, locomotion_rows, locomotion_table
 from diffplan.benchmarks.suite import SUITE, run_benchmark
+from diffplan.envs.presets import find_preset
 from diffplan.envs.runs import load_planner
+from diffplan.envs.tasks import find_task
 
 EPISODES = 3
 
@@ -88,6 +90,24 @@ def test_a_missing_rival_is_trained_by_the_papers_recipe(robot_folder, tmp_path,
         yield
 
     monkeypatch.setattr(suite, "_train", train)
+    monkeypatch.setattr(suite, "CONTROL_TASK", "hopper-medium")
     with pytest.raises(KeyboardInterrupt):
         list(run_benchmark("control", output=tmp_path, run=str(robot_folder / "runs" / "hopper")))
-    assert asked == [("halfcheetah-medium", "hopper-paper", "paper", 4)]
+    assert asked == [("hopper-medium", "hopper-paper", "paper", 32)]
+
+
+def test_a_run_of_another_task_is_refused(robot_folder, tmp_path):
+    with pytest.raises(ValueError, match="was trained for hopper-medium, not for walker2d-medium"):
+        list(run_benchmark("walker2d-medium", output=tmp_path, run=str(robot_folder / "runs" / "hopper")))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("robot", ["hopper", "halfcheetah", "walker2d", "ant"])
+@pytest.mark.parametrize("quality", ["medium", "medium-replay"])
+def test_the_papers_recipe_is_its_own_whatever_a_task_prefers(robot, quality):
+    task = find_task(f"{robot}-{quality}")
+    preset = find_preset("paper", task)
+    merged = {**task.sampling, **preset.sampling}
+    assert preset.fit(task).horizon == (4 if robot == "halfcheetah" else 32)
+    assert (merged["candidates"], merged["steps"], merged["warm_steps"], merged["guidance"]) == (64, 20, 20, "both")
+    assert merged["sampler"] == "ddpm" and preset.noise_levels == 20
