@@ -10,7 +10,8 @@ import typer
 
 def evaluate(
     run: Annotated[
-        str | None, typer.Argument(help="Run folder; the newest, or else the planner that ships with diffplan.")
+        str | None,
+        typer.Argument(help="Run folder, or a task (its newest run); the newest, or else the one that ships."),
     ] = None,
     episodes: Annotated[int, typer.Option(min=1, max=10_000, help="Episodes, run side by side.")] = 100,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of starts, goals and noise.")] = 0,

@@ -10,7 +10,8 @@ import typer
 
 def plan(
     run: Annotated[
-        str | None, typer.Argument(help="Run folder; the newest, or else the planner that ships with diffplan.")
+        str | None,
+        typer.Argument(help="Run folder, or a task (its newest run); the newest, or else the one that ships."),
     ] = None,
     goal: Annotated[
         str | None, typer.Option(help="X,Y in metres, or cell:ROW,COL; left out, the guides decide where to go.")

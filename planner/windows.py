@@ -140,8 +140,7 @@ def returns_to_go(episodes: Episodes, discount: float, *, tails: np.ndarray | No
     Raises:
         ValueError: the discount does not lie between 0 and 1 (excluded), or there are no rewards.
     """
-    if not 0 < discount < 1:
-        raise ValueError(f"discount={discount} must lie between 0 and 1, both excluded")
+    _check_discount(discount)
     if episodes.rewards is None:
         raise ValueError("returns need rewards, and these episodes have none")
     to_go = episodes.rewards.astype(np.float64)
@@ -160,12 +159,18 @@ def endless_tails(episodes: Episodes, discount: float, *, steps: int = 100) -> n
     One that was only cut off (a time limit says nothing of the state that it met) goes on earning the mean of its last
     rewards: for a gait, the best guess that the data itself has.
     """
+    _check_discount(discount)
     if episodes.terminated is None or episodes.rewards is None:
         return np.zeros(len(episodes))
     ends = episodes.offsets[1:] - 1
     spans = [slice(end - min(steps, int(n)), end) for end, n in zip(ends, episodes.lengths, strict=True)]
     means = np.array([episodes.rewards[span].mean(dtype=np.float64) for span in spans])
     return np.where(episodes.terminated, 0.0, means / (1 - discount))
+
+
+def _check_discount(discount: float) -> None:
+    if not 0 < discount < 1:
+        raise ValueError(f"discount={discount} must lie between 0 and 1, both excluded")
 
 
 def _absorbing(
