@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffplan.envs.control import controller_for
+from diffplan.envs.control import executor_for
 from diffplan.envs.runs import load_planner
 from diffplan.envs.simulators import Simulators
 from diffplan.envs.tasks import Task
 from diffplan.envs.wishes import parse_wishes
-from diffplan.planner.execution import Executor, Moment
+from diffplan.planner.execution import Moment
 from diffplan.planner.pipeline import TrajectoryPlanner
 
 from .evaluate import episode_seeds
@@ -97,12 +97,6 @@ def _timed(planner: TrajectoryPlanner, task: Task, warm_up: int, seeds: list[int
 
 def _moments(planner: TrajectoryPlanner, task: Task, count: int, steps: int, seeds: list[int]) -> Iterator[Moment]:
     with Simulators(task, count) as simulators:
-        executor = Executor(
-            planner,
-            simulators,
-            controller=controller_for(task),
-            replan_every=1,
-            guide=parse_wishes(task, planner, guides=task.guides),
-            keep_plans=False,
-        )
+        guide = parse_wishes(task, planner, guides=task.guides)
+        executor = executor_for(planner, task, simulators, replan_every=1, guide=guide, keep_plans=False)
         yield from executor.moments(steps=steps, seeds=seeds)

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from diffplan.envs.control import controller_for, tempo_for
+from diffplan.envs.control import executor_for
 from diffplan.envs.simulators import Simulators
 from diffplan.envs.tasks import MazeTask, RobotTask, Task
-from diffplan.planner.execution import Executor, Rollout
+from diffplan.planner.execution import Rollout
 from diffplan.planner.guides import Cost, Guide
 from diffplan.planner.pipeline import TrajectoryPlanner
 
@@ -126,15 +126,15 @@ def evaluate(
     if len(seeds) != episodes:
         raise ValueError(f"{episodes} episodes need as many seeds, got {len(seeds)}")
     with Simulators(task, episodes) as simulators:
-        follow = controller_for(task, controller)
-        executor = Executor(
+        executor = executor_for(
             planner,
+            task,
             simulators,
-            controller=follow,
-            tempo=tempo_for(task, follow) if tempo is None else tempo,
+            controller=controller,
+            tempo=tempo,
             guide=guide,
             pin_goal=pin_goal,
-            replan_every=replan_every or task.replan_every,
+            replan_every=replan_every,
             keep_plans=False,
             **options,
         )
@@ -162,40 +162,44 @@ def evaluate(
     )
 
 
+def stats_record(stats: Stats) -> dict[str, Any]:
+    """Statistics as JSON values; infinite and missing ones become null."""
+    numbers = {
+        **_interval("score_strict", stats.score_strict),
+        "score_latched": number(None if stats.score_latched is None else stats.score_latched.mean),
+        "success_rate": stats.success_rate,
+        "steps_to_goal_mean": number(stats.steps_to_goal),
+        "return_mean": number(stats.returns.mean),
+        "return_ci95": number(stats.returns.ci95),
+    }
+    if stats.upright is None:
+        return numbers
+    return numbers | {
+        **_interval("score_normalized_own_data", stats.normalized),
+        "steps_mean": number(stats.steps),
+        "upright_rate": stats.upright,
+    }
+
+
+def _interval(name: str, interval: Interval | None) -> dict[str, float | None]:
+    known = (None, None) if interval is None else (interval.mean, interval.ci95)
+    return dict(zip((name, f"{name}_ci95"), map(number, known), strict=True))
+
+
 def record(
     evaluation: Evaluation, task: Task, *, seed: int, device: str, versions: dict[str, str], command: str
 ) -> dict[str, Any]:
     """As one JSON object; infinite and missing values become null."""
     stats = evaluation.stats
-
-    def row(s: Stats) -> dict[str, Any]:
-        goals = {
-            "score_strict": _number(None if s.score_strict is None else s.score_strict.mean),
-            "score_strict_ci95": _number(None if s.score_strict is None else s.score_strict.ci95),
-            "score_latched": _number(None if s.score_latched is None else s.score_latched.mean),
-            "success_rate": s.success_rate,
-            "steps_to_goal_mean": _number(s.steps_to_goal),
-            "return_mean": _number(s.returns.mean),
-            "return_ci95": _number(s.returns.ci95),
-        }
-        if s.upright is not None:
-            return goals | {
-                "score_normalized_own_data": _number(None if s.normalized is None else s.normalized.mean),
-                "score_normalized_own_data_ci95": _number(None if s.normalized is None else s.normalized.ci95),
-                "steps_mean": _number(s.steps),
-                "upright_rate": s.upright,
-            }
-        return goals
-
     return (
         {"task": task.name, "episodes": stats.episodes, "seed": seed}
-        | row(stats)
+        | stats_record(stats)
         | {
             "plan_seconds_median": round(evaluation.plan_seconds_median, 5),
             "plans": evaluation.plans,
             "faults": list(evaluation.faults),
             "device": device,
-            "references": {s.name: row(s) for s in evaluation.references},
+            "references": {s.name: stats_record(s) for s in evaluation.references},
             "versions": versions,
             "command": command,
         }
@@ -217,5 +221,6 @@ def _one_plan_seconds(
     return statistics.median(times)
 
 
-def _number(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else round(float(value), 3)
+def number(value: float | None, digits: int = 3) -> float | None:
+    """For JSON: rounded; None where it is missing or not finite."""
+    return None if value is None or not np.isfinite(value) else round(float(value), digits)

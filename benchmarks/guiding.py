@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffplan.envs.control import controller_for
+from diffplan.envs.control import executor_for
 from diffplan.envs.simulators import Simulators
 from diffplan.envs.tasks import MazeTask
 from diffplan.envs.wishes import AVOID_CLEARANCE, AVOID_WEIGHT, feasible_for
-from diffplan.planner.execution import Executor
 from diffplan.planner.guides import Guide, avoid, speed, via
 from diffplan.planner.pipeline import TrajectoryPlanner
 from diffplan.planner.plan import Plan
@@ -86,11 +85,11 @@ def executed_outcome(
 ) -> Outcome:
     """What happens in MuJoCo until the goal is reached, replanning as the task does, candidates checked."""
     with Simulators(task, 1, start=scene.start, goal=scene.goal) as simulators:
-        executor = Executor(
+        executor = executor_for(
             planner,
+            task,
             simulators,
-            controller=controller_for(task),
-            replan_every=task.replan_every,
+            tempo=1.0,
             guide=guide,
             feasible=feasible_for(task, guide),
             keep_plans=False,

@@ -22,8 +22,9 @@ from diffplan.planner.pipeline import TrajectoryPlanner
 
 from .baselines import run_policy
 from .cloning import ClonedPolicy, clone
-from .evaluate import Evaluation, episode_seeds, evaluate
+from .evaluate import Evaluation, episode_seeds, evaluate, number
 from .metrics import mean_interval, normalized_score
+from .robot_report import plus_minus
 
 
 def compare(run: str, dataset: str, episodes: int, seed: int) -> Generator[str, None, dict[str, Any]]:
@@ -73,10 +74,10 @@ def row(name: str, task: RobotTask, returns: NDArray[np.float64], lengths: NDArr
     return {
         "method": name,
         "episodes": len(returns),
-        "return_mean": round(interval.mean, 2),
-        "return_ci95": round(interval.ci95, 2),
-        "score_normalized_own_data": None if scores is None else round(scores.mean, 2),
-        "score_normalized_own_data_ci95": None if scores is None else round(scores.ci95, 2),
+        "return_mean": number(interval.mean, 2),
+        "return_ci95": number(interval.ci95, 2),
+        "score_normalized_own_data": None if scores is None else number(scores.mean, 2),
+        "score_normalized_own_data_ci95": None if scores is None else number(scores.ci95, 2),
         "steps_mean": round(float(lengths.mean()), 1),
         "upright_rate": round(float((lengths == task.episode_steps).mean()), 4),
     }
@@ -91,22 +92,20 @@ def above(ours: NDArray[np.float64], others: NDArray[np.float64], *, paired: boo
         a, b = mean_interval(ours), mean_interval(others)
         mean, half = a.mean - b.mean, float(np.hypot(a.ci95, b.ci95))
     ratio = round(float(ours.mean() / others.mean()), 3) if others.mean() > 0 else None
-    return {"mean": round(mean, 2), "ci95": round(half, 2), "significant": bool(mean > half), "ratio": ratio}
+    return {"mean": number(mean, 2), "ci95": number(half, 2), "significant": bool(mean > half), "ratio": ratio}
 
 
 def _cloned(data: Episodes) -> ClonedPolicy:
-    for made in clone(data):
-        if isinstance(made, ClonedPolicy):
-            return made
-    raise AssertionError("clone ends with a policy")
+    *_, made = clone(data)
+    assert isinstance(made, ClonedPolicy)
+    return made
 
 
 def _episodes(planner: TrajectoryPlanner, task: RobotTask, guides: Sequence[str], seeds: list[int]) -> Evaluation:
     guide = parse_wishes(task, planner, guides=guides)
-    for done in evaluate(planner, task, episodes=len(seeds), seeds=seeds, guide=guide, references=False):
-        if isinstance(done, Evaluation):
-            return done
-    raise AssertionError("evaluate ends with an Evaluation")
+    *_, done = evaluate(planner, task, episodes=len(seeds), seeds=seeds, guide=guide, references=False)
+    assert isinstance(done, Evaluation)
+    return done
 
 
 def _lengths(rewards: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
@@ -114,5 +113,4 @@ def _lengths(rewards: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
 
 
 def _line(made: dict[str, Any]) -> str:
-    earned = f"{made['return_mean']:.0f} ± {made['return_ci95']:.0f}"
-    return f"{made['method']}: return {earned}, {made['steps_mean']:.0f} steps"
+    return f"{made['method']}: return {plus_minus(made)}, {made['steps_mean']:.0f} steps"

@@ -22,11 +22,11 @@ def locomotion_rows(report: dict[str, Any]) -> list[list[str]]:
             [
                 row["method"],
                 str(row["episodes"]),
-                _pm(row),
+                plus_minus(row),
                 _score(row),
                 f"{row['steps_mean']:.0f}",
                 f"{100 * row['upright_rate']:.0f}%",
-                "" if row["method"] == "diffplan" else f"{gap['mean']:.0f} ± {gap['ci95']:.0f}",
+                "" if row["method"] == "diffplan" else _gap(gap),
             ]
         )
     return [header, *rows]
@@ -46,7 +46,7 @@ def locomotion_table(folder: Path) -> str:
             rows.append(
                 [
                     report["task"],
-                    *(_pm(by_name[name]) for name in METHODS),
+                    *(plus_minus(by_name[name]) for name in METHODS),
                     _score(by_name["diffplan"]),
                     f"{report['above']['the data']['ratio']:.2f}",
                     _training(report["training"]),
@@ -64,7 +64,7 @@ def control_rows(report: dict[str, Any]) -> list[list[str]]:
             f"{row['milliseconds_median']:.0f} ms",
             f"{row['hertz']:.3g} Hz",
             f"{row['environment_steps_per_second']:.3g}",
-            _return(report["first_steps"], row["preset"]),
+            plus_minus(report["first_steps"][row["preset"]]),
         ]
         for row in report["rows"]
     ]
@@ -73,8 +73,8 @@ def control_rows(report: dict[str, Any]) -> list[list[str]]:
     return [["preset", "environments", "one control step", "frequency", "environment steps / s", earned], *rows]
 
 
-def _return(first: dict[str, Any], preset: str) -> str:
-    return f"{first[preset]['return_mean']:.0f} ± {first[preset]['return_ci95']:.0f}"
+def _gap(gap: dict[str, Any]) -> str:
+    return plus_minus({"return_mean": gap["mean"], "return_ci95": gap["ci95"]})
 
 
 def _training(training: dict[str, Any]) -> str:
@@ -82,10 +82,12 @@ def _training(training: dict[str, Any]) -> str:
     return f"{training['minutes']:.0f} min, {threads} thread{'s' * (threads != 1)}"
 
 
-def _pm(row: dict[str, Any]) -> str:
-    return f"{row['return_mean']:.0f} ± {row['return_ci95']:.0f}"
+def plus_minus(row: dict[str, Any], name: str = "return", digits: int = 0) -> str:
+    """A mean with its 95% interval; of one episode the mean alone."""
+    mean, half = row[f"{name}_mean" if name == "return" else name], row[f"{name}_ci95"]
+    return f"{mean:.{digits}f}" if half is None else f"{mean:.{digits}f} ± {half:.{digits}f}"
 
 
 def _score(row: dict[str, Any]) -> str:
     score = row["score_normalized_own_data"]
-    return "" if score is None else f"{score:.1f} ± {row['score_normalized_own_data_ci95']:.1f}"
+    return "" if score is None else plus_minus(row, "score_normalized_own_data", 1)

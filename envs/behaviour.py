@@ -10,7 +10,6 @@ Shape letters: T steps of an episode, O observations, A actions.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import pickle
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from diffplan.planner.files import whole_file
 
 from .quiet import quiet_imports
+from .storage import versions_of
 from .trajectories import Trajectory, damaged, diary, load_trajectories, save_trajectories
 
 CHUNK = 1000  # steps between two looks at the learner
@@ -150,7 +150,11 @@ class Learner:
         with whole_file(self.folder / "learner.pt") as path:
             torch.save({"parameters": self.model.get_parameters(), "scales": self._scales()}, path)
         save_trajectories(self.folder / "experience.npz", self.history)
-        record = {"recipe": vars(self.recipe), "versions": _versions(), "progress": vars(self.progress)}
+        record = {
+            "recipe": vars(self.recipe),
+            "versions": versions_of("stable-baselines3", "torch", "gymnasium", "mujoco", "numpy"),
+            "progress": vars(self.progress),
+        }
         with whole_file(self.folder / "progress.json") as path:
             path.write_text(json.dumps(record, indent=1))
 
@@ -250,11 +254,6 @@ def _algorithm(recipe: Recipe) -> Any:
                 "pip install 'diffplan[collect]'"
             ) from error
     return {"sac": stable_baselines3.SAC, "ppo": stable_baselines3.PPO}[recipe.algorithm]
-
-
-def _versions() -> dict[str, str]:
-    names = ("stable-baselines3", "torch", "gymnasium", "mujoco", "numpy")
-    return {name: importlib.metadata.version(name) for name in names}
 
 
 def _record(path: Path) -> dict[str, Any]:

@@ -9,8 +9,6 @@ random cell half of the time, and "stitch" data only ever goes a few cells, so t
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 
 from .maze import D_GAIN, P_GAIN, Cell, MazeMap, WaypointController
 from .quiet import quiet_imports
+from .storage import episode_buffer, store_buffers, versions_of
 
 NOISE = 0.5  # standard deviation added to each action
 JITTER = 0.1  # metres per axis
@@ -113,43 +112,28 @@ def store_maze(
     with quiet_imports():
         import gymnasium
         import gymnasium_robotics
-        import minari
-        from minari.data_collector import EpisodeBuffer
 
-    gymnasium.register_envs(gymnasium_robotics)
+        gymnasium.register_envs(gymnasium_robotics)
+        env = gymnasium.make(environment_id, continuing_task=True, max_episode_steps=1_000_000)
     buffers = []
     for index, item in enumerate(recordings):
         steps = len(item.actions)
-        last = np.arange(steps) == steps - 1
-        goals = np.repeat(item.goal[None], steps + 1, axis=0)
-        buffers.append(
-            EpisodeBuffer(
-                id=index,
-                observations={
-                    "observation": item.observations,
-                    "achieved_goal": item.observations[:, :2],
-                    "desired_goal": goals,
-                },
-                actions=item.actions.astype(np.float32),
-                rewards=list(last.astype(float)),
-                terminations=[False] * steps,
-                truncations=list(last),
-            )
-        )
-    with quiet_imports():
-        env = gymnasium.make(environment_id, continuing_task=True, max_episode_steps=1_000_000)
-        dataset = minari.create_dataset_from_buffers(
-            dataset_id,
-            buffers,
-            env=env,
-            algorithm_name="waypoint controller",
-            author="diffplan",
-            code_permalink="https://pypi.org/project/diffplan",
-            description=f"Noisy waypoint controller, {routes} routes, one episode per goal reached (D4RL's protocol).",
-            requirements=["gymnasium-robotics>=1.4,<1.5", "mujoco>=3.3,<3.11"],
-        )
-        env.close()
-    dataset.storage.update_metadata({"diffplan_provenance": json.dumps(provenance(seed, routes))})
+        observations = {
+            "observation": item.observations,
+            "achieved_goal": item.observations[:, :2],
+            "desired_goal": np.repeat(item.goal[None], steps + 1, axis=0),
+        }
+        reached = np.arange(steps) == steps - 1
+        buffers.append(episode_buffer(index, observations, item.actions, reached, terminated=False))
+    store_buffers(
+        dataset_id,
+        buffers,
+        env,
+        provenance(seed, routes),
+        algorithm="waypoint controller",
+        description=f"Noisy waypoint controller, {routes} routes, one episode per goal reached (D4RL's protocol).",
+        requirements=["gymnasium-robotics>=1.4,<1.5", "mujoco>=3.3,<3.11"],
+    )
 
 
 def provenance(seed: int, routes: Routes = "shortest") -> dict[str, object]:
@@ -166,7 +150,5 @@ def provenance(seed: int, routes: Routes = "shortest") -> dict[str, object]:
             **kinds.get(routes, {}),
         },
         "seed": seed,
-        "versions": {
-            n: importlib.metadata.version(n) for n in ("mujoco", "gymnasium", "gymnasium-robotics", "minari", "numpy")
-        },
+        "versions": versions_of("mujoco", "gymnasium", "gymnasium-robotics", "minari", "numpy"),
     }

@@ -1,9 +1,13 @@
-"""Which controller follows a task's plans."""
+"""Which controller follows a task's plans, and what executes them."""
 
 from __future__ import annotations
 
-from diffplan.planner.execution import Controller, PlannedActions, TrackingController
+from typing import Any
 
+from diffplan.planner.execution import Controller, Executor, PlannedActions, TrackingController
+from diffplan.planner.pipeline import TrajectoryPlanner
+
+from .simulators import Simulators
 from .tasks import Task
 
 
@@ -35,3 +39,35 @@ def controller_for(task: Task, name: str = "auto") -> Controller:
 def tempo_for(task: Task, controller: Controller) -> float:
     """How fast plans are followed: planned actions only at their own pace."""
     return task.tempo if isinstance(controller, TrackingController) else 1.0
+
+
+def executor_for(
+    planner: TrajectoryPlanner,
+    task: Task,
+    simulators: Simulators,
+    *,
+    controller: str = "auto",
+    tempo: float | None = None,
+    replan_every: int | None = None,
+    **options: Any,
+) -> Executor:
+    """An executor as a task wants it.
+
+    Args:
+        planner: makes the plans.
+        task: what is executed.
+        simulators: its environments.
+        controller: see `controller_for`.
+        tempo: how much faster than planned plans are followed; None takes the task's.
+        replan_every: environment steps between plans; None takes the task's.
+        **options: of `planner.execution.Executor`.
+    """
+    follow = controller_for(task, controller)
+    return Executor(
+        planner,
+        simulators,
+        controller=follow,
+        tempo=tempo_for(task, follow) if tempo is None else tempo,
+        replan_every=replan_every or task.replan_every,
+        **options,
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -93,7 +92,7 @@ def download(dataset_id: str, task: Task) -> None:
     with quiet_imports():
         import minari
     try:
-        with quiet_imports(), _quiet_hub():
+        with quiet_imports():
             minari.load_dataset(dataset_id, download=True)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -101,18 +100,6 @@ def download(dataset_id: str, task: Task) -> None:
             f"dataset {dataset_id!r} is not on this machine and the Minari hub did not give it ({reason}); "
             f"make data locally with: diffplan data collect {task.name}"
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Without a line for every attempt to reach the hub."""
-    loud = logging.getLogger("huggingface_hub")
-    before = loud.level
-    loud.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        loud.setLevel(before)
 
 
 def load_episodes(dataset_id: str, task: Task) -> Episodes:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def quiet_imports() -> Iterator[None]:
     """Warnings and banners printed inside are dropped; errors are not."""
-    logger = logging.getLogger()
-    level = logger.level
+    loggers = [logging.getLogger(), logging.getLogger("huggingface_hub")]  # which has a level of its own
+    levels = [logger.level for logger in loggers]
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stderr(io.StringIO()),
@@ -21,7 +21,9 @@ def quiet_imports() -> Iterator[None]:
     ):
         warnings.simplefilter("ignore")
         try:
-            logger.setLevel(logging.ERROR)
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

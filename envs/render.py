@@ -264,13 +264,22 @@ def _path(plan: Plan, candidate: int) -> tuple[Array, Array]:
 
 def _progress(task: Task, states: Array, goal: ArrayLike | None, rewards: ArrayLike | None) -> Callable[[int], str]:
     """What to say below a rollout at a step: how far it is, and its return or the steps spent at the goal."""
-    total, dt = len(states) - 1, task.spec.dt_seconds
     if rewards is not None:
-        summed = np.concatenate([[0.0], np.cumsum(np.asarray(rewards, dtype=float))])
-        words = [f"return {value:.5g}" for value in summed]
+        words = returns_so_far(rewards)
     elif goal is not None and np.size(goal):
         held = np.cumsum(task.reached(states[1:], np.asarray(goal, dtype=float)))
         words = [f"at the goal for {count} steps" for count in (0, *held)]
     else:
         words = [""]
+    return progress(task, len(states) - 1, words)
+
+
+def progress(task: Task, total: int, words: Sequence[str]) -> Callable[[int], str]:
+    """What to say at a step: how far it is, in steps and seconds, and that step's words (the last's ever after)."""
+    dt = task.spec.dt_seconds
     return lambda step: f"step {step}/{total}   {step * dt:.2f} s   {words[min(step, len(words) - 1)]}".rstrip()
+
+
+def returns_so_far(rewards: ArrayLike) -> list[str]:
+    """In words, before the first of the rewards (T,) and after each."""
+    return [f"return {value:.5g}" for value in np.concatenate([[0.0], np.cumsum(np.asarray(rewards, dtype=float))])]

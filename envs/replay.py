@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,12 @@ import numpy as np
 
 from diffplan.planner.guides import Spot
 
-from .backend import use_backend
 from .records import plan_of, read_json
 from .render import plan_frames, plan_picture, rollout_frames
-from .robot_rollouts import frames_per_second, robot_film
-from .rollouts import DRAW_EVERY, plan_lookup
-from .tasks import RobotTask, find_task
-from .video import save_picture, save_video
+from .robot_rollouts import drawn_by_mujoco, robot_film
+from .rollouts import DRAW_EVERY, pace, plan_lookup
+from .tasks import Task, find_task
+from .video import Picture, save_picture, save_video
 from .wishes import marks_in
 
 
@@ -39,29 +39,23 @@ def draw_record(file: Path, output: Path) -> None:
     if output.suffix == ".png":
         save_picture(output, plan_picture(task, plan, start=start, **looks))
     elif "states" in record:
-        if isinstance(task, RobotTask) and use_backend() is not None:
-            _draw_robot(file, record, task, output, looks["title"])
-            return
         try:
-            states = np.array(record["states"], dtype=float)
-            paths = [np.array(p, dtype=float) for p in record["plan_paths"]] if task.spec.position else []
-            lookup = plan_lookup([int(s) for s in record["plan_steps"]], paths)
-            frames = list(rollout_frames(task, states, lookup, every=DRAW_EVERY, **looks))
+            frames = list(_rollout_film(record, task, looks))
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise ValueError(f"{str(file)!r} is no rollout of diffplan: {error}") from error
-        save_video(output, frames, fps=round(1 / (DRAW_EVERY * task.spec.dt_seconds)))
+        save_video(output, frames, fps=pace(task))
     else:
         save_video(output, plan_frames(task, plan, start=start, **looks), fps=20)
 
 
-def _draw_robot(file: Path, record: dict[str, Any], task: RobotTask, output: Path, title: str) -> None:
-    try:
-        states, rewards = (np.array(record[name], dtype=float) for name in ("states", "rewards"))
-        plans = [np.array(p, dtype=float) for p in record["plan_observations"]]
-        width = len(task.spec.observation_names)
-        if any(p.ndim != 2 or p.shape[1] != width for p in (states, *plans)) or len(states) != len(rewards) + 1:
-            raise ValueError(f"states, rewards and plans of {width} observations do not fit together")
-        frames = list(robot_film(task, states, rewards, [int(s) for s in record["plan_steps"]], plans, title=title))
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"{str(file)!r} is no rollout of diffplan: {error}") from error
-    save_video(output, frames, fps=round(frames_per_second(task)))
+def _rollout_film(record: dict[str, Any], task: Task, looks: dict[str, Any]) -> Iterator[Picture]:
+    states, plan_steps = np.array(record["states"], dtype=float), [int(s) for s in record["plan_steps"]]
+    if not drawn_by_mujoco(task):
+        paths = [np.array(p, dtype=float) for p in record["plan_paths"]] if task.spec.position else []
+        return rollout_frames(task, states, plan_lookup(plan_steps, paths), every=DRAW_EVERY, **looks)
+    rewards = np.array(record["rewards"], dtype=float)
+    plans = [np.array(p, dtype=float) for p in record["plan_observations"]]
+    width = len(task.spec.observation_names)
+    if any(p.ndim != 2 or p.shape[1] != width for p in (states, *plans)) or len(states) != len(rewards) + 1:
+        raise ValueError(f"states, rewards and plans of {width} observations do not fit together")
+    return robot_film(task, states, rewards, plan_steps, plans, title=looks["title"])

@@ -5,8 +5,6 @@ Shape letters: B environments, T steps, O observations, A actions.
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ import numpy as np
 from .backend import cache_file
 from .behaviour import RECENT, Algorithm, Learner, Policy, Recipe
 from .quiet import quiet_imports
+from .storage import episode_buffer, store_buffers, versions_of
 from .tasks.task import Collecting
 from .trajectories import Trajectory, diary
 
@@ -105,36 +104,20 @@ def store(task: RobotTask, found: Sequence[Trajectory], made: dict[str, Any]) ->
     """Write episodes as a Minari dataset with its provenance in the metadata."""
     with quiet_imports():
         import gymnasium
-        import minari
-        from minari.data_collector import EpisodeBuffer
 
         env = gymnasium.make(str(task.make))
-    buffers = []
-    for index, one in enumerate(found):
-        last = np.arange(len(one.actions)) == len(one.actions) - 1
-        buffers.append(
-            EpisodeBuffer(
-                id=index,
-                observations=one.observations,
-                actions=one.actions,
-                rewards=list(one.rewards),
-                terminations=list(last & one.terminated),
-                truncations=list(last & (not one.terminated)),
-            )
-        )
-    with quiet_imports():
-        dataset = minari.create_dataset_from_buffers(
-            task.dataset,
-            buffers,
-            env=env,
-            algorithm_name=str(made["policy"]["algorithm"]).upper(),
-            author="diffplan",
-            code_permalink="https://pypi.org/project/diffplan",
-            description=f"{task.make}, {task.quality}: {made['recorded']['return_mean']:.0f} mean return.",
-            requirements=["gymnasium>=1.1", "mujoco>=3.3,<3.11"],
-        )
-        env.close()
-    dataset.storage.update_metadata({"diffplan_provenance": json.dumps(made)})
+    store_buffers(
+        task.dataset,
+        [
+            episode_buffer(index, one.observations, one.actions, one.rewards, terminated=one.terminated)
+            for index, one in enumerate(found)
+        ],
+        env,
+        made,
+        algorithm=str(made["policy"]["algorithm"]).upper(),
+        description=f"{task.make}, {task.quality}: {made['recorded']['return_mean']:.0f} mean return.",
+        requirements=["gymnasium>=1.1", "mujoco>=3.3,<3.11"],
+    )
 
 
 def provenance(
@@ -162,5 +145,5 @@ def provenance(
             "return_max": round(float(returns.max()), 2),
             "failed": round(float(np.mean([t.terminated for t in found])), 4),
         },
-        "versions": {n: importlib.metadata.version(n) for n in ("stable-baselines3", "torch", "mujoco", "gymnasium")},
+        "versions": versions_of("stable-baselines3", "torch", "mujoco", "gymnasium"),
     }

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diffplan.planner.execution import Rollout
+from diffplan.planner.execution import Rollout, plan_in_force
 from diffplan.planner.guides import learned_return
 from diffplan.planner.pipeline import TrajectoryPlanner
 
-from .tasks import RobotTask
+from .backend import use_backend
+from .tasks import RobotTask, Task
 from .video import Picture
 
 FRAME_SECONDS = 0.04
@@ -34,6 +36,11 @@ def describe_robot(task: RobotTask, rollout: Rollout, plan_seconds: Sequence[flo
         f"{task.name}: return {rollout.rewards.sum():.0f} in {steps} steps, {end}{cut}\n"
         f"planned {len(plan_seconds)} times, {milliseconds:.0f} ms each (median): {1000 / milliseconds:.0f} Hz"
     )
+
+
+def drawn_by_mujoco(task: Task) -> TypeGuard[RobotTask]:
+    """Whether films of a task show its robot; anything else, and robots that cannot be drawn here, are curves."""
+    return isinstance(task, RobotTask) and use_backend() is not None
 
 
 def draw_every(task: RobotTask) -> int:
@@ -66,7 +73,7 @@ def robot_film(
     paid = np.asarray(rewards, dtype=float)
 
     def plans_at(step: int) -> NDArray[np.float64] | None:
-        index = int(np.searchsorted(plan_steps, step, side="right")) - 1
+        index = plan_in_force(plan_steps, step)
         if index < 0 or index >= len(plans):
             return None
         ahead = np.asarray(plans[index], dtype=float)[(step - plan_steps[index]) // task.spec.stride :]

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .colours import AHEAD, FREE, GREY, INK, START, VIA, rgba
 from .lettering import shorten
-from .render import HELD_FRAMES, drawn_steps
+from .render import HELD_FRAMES, drawn_steps, progress, returns_so_far
 from .scene import DPI, EDGE, FOOT, TITLE
 from .tasks import RobotTask
 from .video import Picture
@@ -91,10 +91,9 @@ def robot_frames(
     states = np.asarray(states, dtype=float)
     poses, steps = task.poses(states), drawn_steps(len(states) - 1, every)
     ahead = [_ahead(task, plans_at(step), poses[step]) for step in steps]
-    page, tell = (
-        Page(width, height, title),
-        _progress(task, len(states) - 1 if rewards is None else len(np.ravel(rewards)), rewards),
-    )
+    earned = [""] if rewards is None else returns_so_far(rewards)
+    total = len(states) - 1 if rewards is None else len(earned) - 1  # a film may show less than there was
+    page, tell = Page(width, height, title), progress(task, total, earned)
     with Stage(task, *page.room, ways=[way[-1] - way[0] for way in ahead if way is not None]) as stage:
         for step, way in zip(steps, ahead, strict=True):
             stage.show(poses[step])
@@ -282,14 +281,3 @@ def _whiten(model: Any) -> None:
     model.mat_reflectance[material] = model.mat_specular[material] = 0
     model.light_castshadow[:] = False
     model.light_diffuse[:], model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = 0.4, 0.5, 0.25
-
-
-def _progress(task: RobotTask, total: int, rewards: ArrayLike | None) -> Callable[[int], str]:
-    """What to say below the picture of a step: how far it is, and the return so far."""
-    summed = None if rewards is None else np.concatenate([[0.0], np.cumsum(np.asarray(rewards, dtype=float))])
-
-    def tell(step: int) -> str:
-        words = f"step {step}/{total}   {step * task.spec.dt_seconds:.2f} s"
-        return words if summed is None else f"{words}   return {summed[step]:.5g}"
-
-    return tell

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffplan.planner.execution import Executor, Rollout
+from diffplan.planner.execution import Rollout, plan_in_force
 from diffplan.planner.guides import Guide
 from diffplan.planner.pipeline import TrajectoryPlanner
 
-from .backend import use_backend
-from .control import controller_for, tempo_for
+from .control import controller_for, executor_for
 from .records import rollout_record, write_json
-from .robot_rollouts import describe_robot, frames_per_second, robot_film, save_returns
+from .robot_rollouts import describe_robot, drawn_by_mujoco, frames_per_second, robot_film, save_returns
 from .runs import exact_command, versions
 from .simulators import Simulators
 from .tasks import RobotTask, Task
@@ -101,12 +100,11 @@ def execute(planner: TrajectoryPlanner, ride: Ride, **options: Any) -> Iterator[
     task, moments, pictures, reached = ride.task, [], [], None
     mode = "rgb_array" if ride.pictures else None
     with Simulators(task, 1, start=ride.start, goal=ride.goal, render_mode=mode) as simulators:
-        controller = controller_for(task, ride.controller)
-        executor = Executor(
+        executor = executor_for(
             planner,
+            task,
             simulators,
-            controller=controller,
-            tempo=tempo_for(task, controller),
+            controller=ride.controller,
             replan_every=ride.replan_every,
             guide=ride.guide,
             pin_goal=ride.pin_goal,
@@ -132,14 +130,14 @@ def execute(planner: TrajectoryPlanner, ride: Ride, **options: Any) -> Iterator[
 def describe(ride: Ride, result: Result) -> str:
     """What happened, in a few lines."""
     task, rollout = ride.task, result.rollout
+    if isinstance(task, RobotTask):
+        return describe_robot(task, rollout, result.plan_seconds, result.faults)
     seconds = task.spec.dt_seconds
     end = (
         "the goal was not reached"
         if result.reached_at is None
         else (f"reached the goal after {result.reached_at} steps ({result.reached_at * seconds:.2f} s)")
     )
-    if isinstance(task, RobotTask):
-        return describe_robot(task, rollout, result.plan_seconds, result.faults)
     goal = f" to ({', '.join(f'{v:.2f}' for v in rollout.goal)})" if len(rollout.goal) else ""
     count = len(result.plan_seconds)
     return (
@@ -166,10 +164,12 @@ def save(ride: Ride, result: Result, path: Path, *, unguided: Result | None = No
     frames = _frames(ride, result, **shared)
     if unguided is not None:
         frames = frames_side_by_side(_frames(ride, unguided, title="unguided", **shared), frames)
-    task = ride.task
-    drawn = isinstance(task, RobotTask) and use_backend() is not None
-    pace = frames_per_second(task) if drawn else 1 / (DRAW_EVERY * task.spec.dt_seconds)  # type: ignore[arg-type]
-    save_video(path, frames, fps=round(pace))
+    save_video(path, frames, fps=pace(ride.task))
+
+
+def pace(task: Task) -> int:
+    """Frames per second of a rollout's film."""
+    return round(frames_per_second(task) if drawn_by_mujoco(task) else 1 / (DRAW_EVERY * task.spec.dt_seconds))
 
 
 def save_expectations(planner: TrajectoryPlanner, ride: Ride, result: Result, beside: Path) -> Path | None:
@@ -186,7 +186,7 @@ def _frames(ride: Ride, result: Result, *, title: str | None = None, **looks: An
 
     rollout, words = result.rollout, () if ride.guide is None else ride.guide.describe()
     title = " + ".join(words) if title is None else title
-    if isinstance(ride.task, RobotTask) and use_backend() is not None:
+    if drawn_by_mujoco(ride.task):
         plans = [p.ahead() for p in rollout.plans]
         return robot_film(ride.task, rollout.states, rollout.rewards, rollout.plan_steps, plans, title=title)
     return rollout_frames(
@@ -206,7 +206,7 @@ def plan_lookup(plan_steps: Sequence[int], paths: Sequence[NDArray[Any]]) -> Any
     """Step to the path (n, P) of the plan that was being followed then."""
 
     def at(step: int) -> NDArray[np.float64] | None:
-        index = int(np.searchsorted(plan_steps, step, side="right")) - 1
+        index = plan_in_force(plan_steps, step)
         return np.asarray(paths[index]) if index >= 0 else None
 
     return at

@@ -10,7 +10,6 @@ runs/maze2d-umaze-20260131-101500/
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -25,6 +24,7 @@ import torch
 from diffplan.planner.loading import check_files
 from diffplan.planner.pipeline import TrajectoryPlanner
 
+from .storage import versions_of
 from .tasks import Task, all_tasks, find_task
 
 RUNS = Path("runs")
@@ -45,7 +45,7 @@ def versions() -> dict[str, str]:
         "minari",
         "numpy",
     )
-    return {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in names}
+    return {"python": platform.python_version()} | versions_of(*names)
 
 
 def exact_command() -> str:

@@ -112,6 +112,11 @@ class Rollout:
         )
 
 
+def plan_in_force(plan_steps: Sequence[int], step: int) -> int:
+    """Which of the plans made at `plan_steps` is followed at a step; -1 before the first."""
+    return int(np.searchsorted(plan_steps, step, side="right")) - 1
+
+
 @dataclass(frozen=True)
 class Moment:
     """All environments after one step: observations (B, O), actions (B, A), rewards, ended and who replanned (B,).

@@ -14,6 +14,7 @@ from diffplan.benchmarks.baselines import RandomPolicy, run_policy
 from diffplan.benchmarks.cloning import ClonedPolicy, clone
 from diffplan.benchmarks.evaluate import Evaluation, episode_seeds, record, summarize
 from diffplan.benchmarks.locomotion import above, recorded_returns, row
+from diffplan.benchmarks.robot_report import plus_minus
 from diffplan.envs.tasks import find_task
 from diffplan.planner.episodes import Episodes
 
@@ -208,3 +209,10 @@ def test_run_policy_gives_rewards_until_each_episodes_end(steps):
     for one, other in zip(got, want, strict=True):
         np.testing.assert_array_equal(one, other)
     assert summarize("chance", task, got).upright == np.mean([n == steps for n in lengths])
+
+
+class TestOneEpisode:
+    def test_has_no_interval_and_can_still_be_written_down(self) -> None:
+        made = row("x", find_task("hopper-medium"), np.array([100.0]), np.array([50.0]))  # type: ignore[arg-type]
+        assert made["return_ci95"] is None and json.loads(json.dumps(made, allow_nan=False)) == made
+        assert plus_minus(made) == "100"
