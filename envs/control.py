@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from diffplan.planner.execution import Controller, Executor, PlannedActions, TrackingController
 from diffplan.planner.pipeline import TrajectoryPlanner
+from diffplan.planner.plant import Plant
+from diffplan.planner.racing import RacingController, courses
 
 from .simulators import Simulators
 from .tasks import Task
@@ -17,7 +20,7 @@ def controller_for(task: Task, name: str = "auto") -> Controller:
     Args:
         task: which.
         name: "tracking" drives positions along the plan, "actions" applies the planned actions, "auto" tracks where
-            the task has gains.
+            the task has gains. ("racing" needs a planner; see `executor_for`.)
 
     Raises:
         ValueError: an unknown name, or tracking for a task without gains.
@@ -57,17 +60,26 @@ def executor_for(
         planner: makes the plans.
         task: what is executed.
         simulators: its environments.
-        controller: see `controller_for`.
+        controller: see `controller_for`; or "racing", which follows the fastest course along each plan with the
+            dynamics that were fitted to the data. "auto" races where nothing speaks against it: the planner has a
+            plant, no guide (which may ask for less speed or another way) leads, and no tempo is given.
         tempo: how much faster than planned plans are followed; None takes the task's.
         replan_every: environment steps between plans; None takes the task's.
         **options: of `planner.execution.Executor`.
     """
+    replan_every, plant = replan_every or task.replan_every, planner.plant
+    if controller == "racing" or (controller == "auto" and _may_race(task, plant, tempo, options.get("guide"))):
+        if plant is None:
+            raise ValueError("the racing controller needs a plant fitted to the data; train the run again")
+        indices = tuple(task.spec.position_indices), tuple(task.spec.velocity_indices)
+        options["hasten"] = functools.partial(courses, plant)
+        return Executor(
+            planner, simulators, controller=RacingController(plant, *indices), replan_every=replan_every, **options
+        )
     follow = controller_for(task, controller)
-    return Executor(
-        planner,
-        simulators,
-        controller=follow,
-        tempo=tempo_for(task, follow) if tempo is None else tempo,
-        replan_every=replan_every or task.replan_every,
-        **options,
-    )
+    tempo = tempo_for(task, follow) if tempo is None else tempo
+    return Executor(planner, simulators, controller=follow, tempo=tempo, replan_every=replan_every, **options)
+
+
+def _may_race(task: Task, plant: Plant | None, tempo: float | None, guide: object) -> bool:
+    return plant is not None and task.gains is not None and tempo is None and guide is None

@@ -9,7 +9,8 @@ Shape letters: B environments, T steps, O observations, A actions, P positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,8 +22,13 @@ from .conditions import Conditions
 from .guides import Cost, Guide
 from .pipeline import Feasible, TrajectoryPlanner
 from .plan import Plan, Reference
+from .racing import Course
 
 Array = NDArray[np.floating[Any]]
+
+Way = Plan | Course
+Hasten = Callable[[Sequence[Plan]], Sequence[Way]]
+"""What each of several plans is followed along."""
 
 
 class Environments(Protocol):
@@ -148,6 +154,7 @@ class Executor:
         feasible: candidates that it refuses rank behind all others.
         pin_goal: pin the environments' goals; without it plans are only pulled by the guide.
         keep_plans: hold every plan in the rollouts; off for long or wide runs.
+        hasten: plans are followed along the fastest course that this finds for each (see `racing`), at tempo 1.
         **options: further fields of `options.Sampling`.
     """
 
@@ -164,6 +171,7 @@ class Executor:
         feasible: Feasible | None = None,
         pin_goal: bool = True,
         keep_plans: bool = True,
+        hasten: Hasten | None = None,
         **options: object,
     ) -> None:
         if replan_every < 1:
@@ -173,6 +181,7 @@ class Executor:
         self.planner, self.environments, self.controller = planner, environments, controller
         self.replan_every, self.guide, self.tempo, self.tolerance = replan_every, guide, tempo, tolerance
         self.feasible, self.pin_goal, self.keep_plans, self.options = feasible, pin_goal, keep_plans, options
+        self.hasten = hasten
         self.plan_seconds: list[float] = []
 
     def run(self, *, steps: int, seeds: Sequence[int]) -> list[Rollout]:
@@ -248,11 +257,11 @@ class Executor:
         spec = self.planner.spec
         if (
             not (self.goals.shape[1] and self.pin_goal)
-            or flight.plan.steps - flight.age > self.replan_every * self.tempo
+            or flight.way.steps - flight.age > self.replan_every * self.tempo
         ):
             return True
         here = observation[spec.position_indices]
-        off = here - flight.plan.reference(np.array([flight.age])).position[0]
+        off = here - flight.way.reference(np.array([flight.age])).position[0]
         return bool(np.linalg.norm(off) > self.tolerance)
 
     def _replan(
@@ -273,7 +282,7 @@ class Executor:
             )
             for i in who
         ]
-        previous = [(flights[i].plan, flights[i].age) for i in who] if flights else None
+        previous = [(flights[i].plan, flights[i].plan_age) for i in who] if flights else None
         plans = self.planner.plan_many(
             problems,
             generators=[generators[i] for i in who],
@@ -284,22 +293,30 @@ class Executor:
             past=[np.array(self._seen[i]) for i in who] if self.guide is not None else (),
             **self.options,
         )
-        self.plan_seconds.append(plans[0].seconds)
-        fresh = dict(zip(who, map(_Flight, plans), strict=True))
+        began = time.perf_counter()
+        ways = plans if self.hasten is None else self.hasten(plans)
+        self.plan_seconds.append(plans[0].seconds + time.perf_counter() - began)
+        fresh = dict(zip(who, map(_Flight, plans, ways), strict=True))
         return [fresh.get(i) or flights[i] for i in range(len(due))]
 
 
 @dataclass
 class _Flight:
-    """A plan and how far it has been followed, in its own environment steps."""
+    """A plan, the way it is followed (itself, or a course), and how far that has been gone, in its own steps."""
 
     plan: Plan
+    way: Way
     age: float = 0.0
+
+    @property
+    def plan_age(self) -> float:
+        """How far the plan itself has been followed, in its own environment steps."""
+        return self.age if isinstance(self.way, Plan) else self.way.plan_age(self.age)
 
 
 def _references(flights: Sequence[_Flight], count: int, tempo: float) -> list[Reference]:
     """What the plans ask for at each of the next `count` + 1 steps, all environments together."""
-    each = [f.plan.reference(f.age + tempo * np.arange(count + 1)) for f in flights]
+    each = [f.way.reference(f.age + tempo * np.arange(count + 1)) for f in flights]
     pace = {"velocity": tempo}
     names = ("observation", "position", "velocity", "action")
     return [

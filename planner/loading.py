@@ -13,6 +13,7 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import safe_open
 
 from .normalizer import Normalizer
+from .plant import Plant
 from .returns import ReturnModel
 from .unet import TemporalUNet
 
@@ -33,8 +34,9 @@ def check_files(folder: Path) -> None:
     if not isinstance(parts, dict) or parts.get("_class_name") != "TrajectoryPlanner":
         raise ValueError(f"{index} describes no TrajectoryPlanner")
     networks: dict[str, Any] = {"denoiser": TemporalUNet, "normalizer": Normalizer}
-    if parts.get("returns") not in (None, [None, None]):  # not every run has a return model
-        networks["returns"] = ReturnModel
+    for name, kind in (("returns", ReturnModel), ("plant", Plant)):
+        if parts.get(name) not in (None, [None, None]):  # not every run has them
+            networks[name] = kind
     for name in (*networks, "scheduler"):
         entry = parts.get(name)
         library = entry[0] if isinstance(entry, list) and entry else entry

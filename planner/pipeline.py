@@ -25,6 +25,8 @@ from .loading import check_files, own_weights, quiet_diffusers
 from .normalizer import Normalizer
 from .options import Sampling
 from .plan import Array, Plan, sorted_plans
+from .plant import Plant
+from .racing import quickest_first
 from .returns import ReturnModel
 from .sampling import CleanPredictor, Step, denoise, draw_noise
 from .schedulers import Scheduler, for_one_plan
@@ -48,6 +50,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         normalizer: environment units to network units.
         scheduler: noise levels that the network was trained on.
         returns: predicts the return of noisy trajectories; None where the run trained none.
+        plant: what the data says of the plant and the space around it; None where the task has none.
         spec: the columns, as `TrajectorySpec.to_config` writes them.
         horizon: H.
         task: name of the task it was trained for.
@@ -58,7 +61,7 @@ class TrajectoryPlanner(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "denoiser"
-    _optional_components = ["returns"]  # noqa: RUF012 - diffusers' own way to say so
+    _optional_components = ["returns", "plant"]  # noqa: RUF012 - diffusers' own way to say so
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         normalizer: Normalizer,
         scheduler: Scheduler,
         returns: ReturnModel | None = None,
+        plant: Plant | None = None,
         spec: dict[str, Any] | None = None,
         horizon: int = 32,
         task: str = "",
@@ -78,7 +82,9 @@ class TrajectoryPlanner(DiffusionPipeline):
         if spec is None:
             raise ValueError("a planner needs the spec of its columns: spec=TrajectorySpec(...).to_config()")
         check_prediction(prediction)
-        self.register_modules(denoiser=denoiser, normalizer=normalizer, scheduler=scheduler, returns=returns)
+        self.register_modules(
+            denoiser=denoiser, normalizer=normalizer, scheduler=scheduler, returns=returns, plant=plant
+        )
         self.register_to_config(
             spec=spec,
             horizon=horizon,
@@ -117,7 +123,7 @@ class TrajectoryPlanner(DiffusionPipeline):
             raise ValueError(
                 f"{path} (model_index.json and its parts) holds no planner that can be loaded: {reason}"
             ) from error
-        for part in (loaded.denoiser, loaded.normalizer, loaded.returns):
+        for part in (loaded.denoiser, loaded.normalizer, loaded.returns, loaded.plant):
             if part is not None:
                 own_weights(part)
         return loaded
@@ -184,8 +190,10 @@ class TrajectoryPlanner(DiffusionPipeline):
         if not conditions or len(generators) != len(conditions):
             raise ValueError(f"{len(conditions)} problems need as many generators, got {len(generators)}")
         wish = self._wish(guide, tempo, past)
+        sampling = self._choosing_by(sampling, wish)
         batch = Batch(conditions, generators, sampling, wish, previous)
         plans = self._one_leg(batch) if sampling.legs == 1 else stitched(batch, self._one_leg, self.spec, self.device)
+        plans = plans if sampling.select != "fastest" else quickest_first(self.plant, plans)
         plans = plans if feasible is None else [plan.preferring(feasible(plan)) for plan in plans]
         limit = None if wish is None else wish.speed_limit
         plans = plans if limit is None else [plan.slowed(SPEED_RESERVE * limit / tempo) for plan in plans]
@@ -260,6 +268,23 @@ class TrajectoryPlanner(DiffusionPipeline):
         """The guide as these plans are to be judged by it; None where nothing weighs anything."""
         kept = None if guide is None else as_guide(guide).without_zeros()
         return None if kept is None else Wish(kept, self.spec, self.normalizer, tempo, past)
+
+    def _choosing_by(self, sampling: Sampling, wish: Wish | None) -> Sampling:
+        """Sampling as it can be: the fastest course knows nothing of guides, so the denoiser judges guided plans.
+
+        Raises:
+            ValueError: the fastest is asked for and nothing was fitted to the data that could tell.
+        """
+        if sampling.select != "fastest":
+            return sampling
+        if wish is not None:
+            return replace(sampling, select="plausible")
+        if self.plant is None:
+            raise ValueError(
+                "select 'fastest' needs a plant fitted to the data, and this planner has none; "
+                "train it again, or choose another way, such as plausible"
+            )
+        return sampling
 
     def _one_leg(self, batch: Batch) -> list[Plan]:
         *_, end = self._denoise(batch)

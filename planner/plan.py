@@ -172,7 +172,11 @@ class Plan:
 
     def best(self) -> Plan:
         """The best candidate alone."""
-        return self._sorted(np.array([0]))
+        return self.candidate(0)
+
+    def candidate(self, index: int) -> Plan:
+        """A candidate alone."""
+        return self._sorted(np.array([index]))
 
     def ranked(self, scores: NDArray[np.float64]) -> Plan:
         """The same candidates by other scores (K,), the highest first."""

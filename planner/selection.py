@@ -15,7 +15,7 @@ from .sampling import CleanPredictor, draw_noise
 from .spec import TrajectorySpec
 from .windows import arrival, consistency, worst_before_arrival
 
-Selection = Literal["balanced", "plausible", "unprompted", "earliest", "preferred", "first"]
+Selection = Literal["fastest", "balanced", "plausible", "unprompted", "earliest", "preferred", "first"]
 
 JUDGED_AT = (0.5, 0.625)  # noise levels, as shares of the training steps
 JUDGED_UNPROMPTED_AT, DRAWS_UNPROMPTED = (0.125, 0.25), 4
@@ -62,7 +62,7 @@ def judge(
         clean, pinned, values: the same trajectories and their conditions, normalised.
         generators: one per problem.
         levels: training steps of the scheduler.
-        select: "earliest", "preferred" and "first" do not look at implausibility and skip its cost.
+        select: "fastest", "earliest", "preferred" and "first" do not look at implausibility and skip its cost.
     """
     arrivals = arrival(spec, trajectories)
     worst = worst_before_arrival(spec, trajectories, consistency(spec, trajectories))
@@ -94,6 +94,7 @@ def order(verdict: Verdict, select: Selection, *, candidates: int, bound: float,
     - "balanced": the earliest among the more plausible half.
     - "preferred": what the guide's score (B,) says, alone; without a guide the first sampled.
     - "first": the first sampled.
+    - "fastest": likewise, until their courses are compared (see `racing`).
 
     With a guide, its score (B,) decides among those that would otherwise do.
     """
@@ -101,7 +102,7 @@ def order(verdict: Verdict, select: Selection, *, candidates: int, bound: float,
     arrivals, worst, doubt = (v.reshape(-1, candidates).double() for v in verdict)
     if select == "preferred" and liked is not None:
         return liked.double()
-    if select in ("first", "preferred"):
+    if select in ("first", "preferred", "fastest"):
         scores = -torch.arange(candidates, device=arrivals.device, dtype=torch.float64).expand_as(arrivals)
     elif select in ("plausible", "unprompted"):
         scores = -doubt

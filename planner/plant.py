@@ -1,0 +1,175 @@
+"""What the data says of the plant: how it answers to actions, and where it has been.
+
+Shape letters: S states, P positions, A actions, ... any leading shape.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from .episodes import Episodes
+from .spec import TrajectorySpec
+
+Array = NDArray[np.floating[Any]]
+
+MOST_VOXELS = 4_000_000
+SEEN = 3  # states that must lie in a voxel for it to count as visited: once may be an accident
+STEPS_PER_VOXEL = 1.5  # so that the states of one motion leave no gaps between them
+ROUNDS, KEPT = 4, 0.8  # of the trimmed regression: contacts and saturation are not the plant's own answer
+AXES_MOST = 3
+
+
+class Plant(ModelMixin, ConfigMixin):
+    """A linear answer per axis, v' = a clip(v, -c, c) + b u, p' = p + v' dt, and the space that the data has visited.
+
+    Both are fitted to recorded episodes, so that plans can be followed as fast as the plant can and no faster, where
+    its data shows that nothing is in the way: no model and no map is given.
+
+    Args:
+        axes: P; velocities and actions have as many.
+        dt_seconds: duration of one environment step.
+        voxels: of the grid of visited places along each axis.
+        voxel: side of a voxel, in position units.
+
+    Attributes:
+        answer: (P,) a, share of a velocity that is left after a step.
+        push: (P,) b, velocity that an action of 1 adds in a step, per second.
+        force: (P,) largest action.
+        cap: (P,) c, velocity above which the plant cuts off.
+        top: (P,) largest velocity seen.
+        visited: (voxels) 1 where the data has been.
+        origin: (P,) corner of the grid.
+    """
+
+    answer: Tensor
+    push: Tensor
+    force: Tensor
+    cap: Tensor
+    top: Tensor
+    visited: Tensor
+    origin: Tensor
+
+    @register_to_config
+    def __init__(
+        self, axes: int = 2, dt_seconds: float = 0.01, voxels: tuple[int, ...] = (1, 1), voxel: float = 0.05
+    ) -> None:
+        super().__init__()
+        if not 1 <= axes <= AXES_MOST or len(voxels) != axes or min(voxels) < 1:
+            raise ValueError(f"a plant of {axes} axes (1 to {AXES_MOST}) needs as many counts of voxels, got {voxels}")
+        if np.prod([float(n) for n in voxels]) > MOST_VOXELS:
+            raise ValueError(f"a grid of {tuple(voxels)} voxels is larger than {MOST_VOXELS:,}")
+        for name in ("answer", "push", "force", "cap", "top", "origin"):
+            self.register_buffer(name, torch.ones(axes))
+        self.register_buffer("visited", torch.zeros(tuple(voxels)))
+
+    @staticmethod
+    def fits(spec: TrajectorySpec) -> bool:
+        """Whether a spec describes such a plant: one action for each position, whose rates are observed."""
+        return 0 < len(spec.position) <= AXES_MOST and len(spec.velocity) == len(spec.position) == len(
+            spec.action_names
+        )
+
+    @classmethod
+    def fit(cls, episodes: Episodes, spec: TrajectorySpec) -> Plant:
+        """From recorded transitions, by regression without the fifth of them that fits worst.
+
+        Raises:
+            ValueError: the spec does not describe such a plant.
+        """
+        if not cls.fits(spec):
+            raise ValueError("a plant needs positions, their velocities, and one action for each of them")
+        last = np.zeros(len(episodes.observations), dtype=bool)
+        last[episodes.offsets[1:] - 1] = True
+        now = np.flatnonzero(~last)
+        positions = episodes.observations[:, spec.position_indices].astype(np.float64)
+        velocities = episodes.observations[:, spec.velocity_indices].astype(np.float64)
+        actions = episodes.actions[now].astype(np.float64)
+        steps = np.linalg.norm(positions[now + 1] - positions[now], axis=1)
+        voxel, voxels, origin, visited = _grid(positions, float(np.median(steps)))
+        made = cls(len(spec.position), spec.dt_seconds, voxels, voxel)
+        for axis in range(len(spec.position)):
+            v, after, u = velocities[now, axis], velocities[now + 1, axis], actions[:, axis]
+            a, b = _response(v, after, u)
+            top = float(np.abs(v).max())
+            fast = np.abs(v) > 0.99 * top
+            left = np.abs(after[fast] - b * u[fast]) / a  # what the plant took its velocity for
+            made.answer[axis], made.push[axis] = a, b
+            made.force[axis], made.top[axis] = float(np.abs(u).max()), top
+            made.cap[axis] = min(top, float(np.median(left)))
+        made.origin[:] = torch.from_numpy(origin)
+        made.visited[:] = torch.from_numpy(visited)
+        return made
+
+    @cached_property
+    def limits(self) -> tuple[Array, Array]:
+        """Largest acceleration (P,), per second squared, also against the drag at top speed; largest velocity (P,)."""
+        a, b, force, cap, top = (getattr(self, n).double().cpu().numpy() for n in _DYNAMICS)
+        dt = self.config.dt_seconds
+        reachable = np.minimum(top, a * cap + b * force)
+        return (b * force - (1 - a) * cap) / dt, reachable
+
+    def actions_for(self, velocities: ArrayLike, wanted: ArrayLike) -> Array:
+        """Actions (..., P) that turn velocities (..., P) into wanted ones within a step, clipped to what was seen."""
+        a, b, force, cap, _ = (getattr(self, n).double().cpu().numpy() for n in _DYNAMICS)
+        seen = np.clip(np.asarray(velocities, dtype=float), -cap, cap)
+        return np.clip((np.asarray(wanted) - a * seen) / b, -force, force)
+
+    def depth(self, positions: ArrayLike) -> tuple[Array, Array]:
+        """How deep positions (..., P) lie inside visited space, negative outside, and the way deeper (..., P)."""
+        points = np.asarray(positions, dtype=float)
+        where = (points - self.origin.double().cpu().numpy()) / self.config.voxel - 0.5
+        at = np.moveaxis(where, -1, 0)
+        depth, slopes = self._field
+        look = [ndimage.map_coordinates(f, at, order=1, mode="nearest") for f in (depth, *slopes)]
+        return look[0], np.stack(look[1:], axis=-1)
+
+    @cached_property
+    def _field(self) -> tuple[Array, list[Array]]:
+        inside = self.visited.cpu().numpy() > 0.5
+        inside = np.pad(inside, 0)
+        out = ndimage.distance_transform_edt(~inside) if not inside.all() else np.zeros(inside.shape)
+        into = ndimage.distance_transform_edt(inside) if inside.any() else np.zeros(inside.shape)
+        depth = np.where(inside, into - 0.5, 0.5 - out) * self.config.voxel
+        slopes = np.gradient(depth, self.config.voxel)
+        return depth, [slopes] if depth.ndim == 1 else list(slopes)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        return torch.from_numpy(self.depth(positions.cpu().numpy())[0])
+
+
+_DYNAMICS = ("answer", "push", "force", "cap", "top")
+
+
+def _grid(positions: Array, step: float) -> tuple[float, tuple[int, ...], Array, Array]:
+    """Side of a voxel, their counts, the corner of the grid (P,), and which were visited; a margin is left around."""
+    low, high = positions.min(0), positions.max(0)
+    extent = np.maximum(high - low, 1e-6)
+    least = float((extent.prod() / (MOST_VOXELS / 4)) ** (1 / len(extent)))
+    voxel = float(np.float32(max(STEPS_PER_VOXEL * step, least, 1e-6)))
+    margin = 4 * voxel
+    origin = low - margin
+    counts = np.ceil((extent + 2 * margin) / voxel).astype(int)
+    index = np.floor((positions - origin) / voxel).astype(int)
+    hits = np.zeros(counts, dtype=int)
+    np.add.at(hits, tuple(index.T), 1)
+    return voxel, tuple(int(n) for n in counts), origin, (hits >= SEEN).astype(np.float32)
+
+
+def _response(velocity: Array, after: Array, action: Array) -> tuple[float, float]:
+    """(a, b) of after = a velocity + b action, over the transitions that agree with it best."""
+    inputs = np.stack([velocity, action], axis=1)
+    kept = np.ones(len(velocity), dtype=bool)
+    for _ in range(ROUNDS):
+        answer = np.linalg.lstsq(inputs[kept], after[kept], rcond=None)[0]
+        off = np.abs(after - inputs @ answer)
+        kept = off <= np.quantile(off, KEPT)
+    return float(answer[0]), float(answer[1])

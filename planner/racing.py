@@ -1,0 +1,268 @@
+"""Following plans as fast as the plant can: a path is smoothed within visited space and run through in least time.
+
+The denoiser says where to go; its data was demonstrated by something that hesitates at every turn. What is kept of a
+plan is its path. It is bent as little as it can be where the data has been (alternating direction method of
+multipliers, Boyd et al. 2011, section 5: bending energy against the visited space), and its speed is the largest that
+the plant's force and velocity allow (time-optimal path parameterization: Bobrow et al. 1985, Pham & Pham 2018).
+
+Shape letters: B paths, N points of a path, P positions, n steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .plan import Array, Plan, Reference
+from .plant import Plant
+
+SPACING, FEWEST, MOST = 0.08, 48, 192  # position units between points; points of a path
+BENDING = ((100.0, 100), (10.0, 30), (2.0, 30))  # weights of the bending energy, and rounds of each: coarse to exact
+MARGIN = 0.02  # position units inside visited space that paths keep
+RESERVE = 0.95  # of the plant's force is planned with; the rest is for tracking
+STRAY = 0.1  # position units outside visited space from which a path counts as blocked
+BLOCKED_SECONDS = 1e3
+
+
+@dataclass(frozen=True)
+class Course:
+    """A path with a time for every point of it, ready to be followed.
+
+    Attributes:
+        plan: that it was made of.
+        positions: (n, P) at each environment step; past its end a course stays at its last position.
+        velocities: (n, P) that lead to them, per second.
+        plan_steps: (n,) environment steps after which the plan, at its own pace, is where the course is.
+        seconds: time until it is at the goal.
+        stray: how far outside visited space it leads, in position units; 0 if nowhere.
+    """
+
+    plan: Plan
+    positions: Array
+    velocities: Array
+    plan_steps: Array
+    seconds: float
+    stray: float
+
+    @property
+    def steps(self) -> int:
+        """Environment steps until it ends."""
+        return len(self.positions) - 1
+
+    def plan_age(self, age: float) -> float:
+        """Environment steps after which the plan, at its own pace, is where the course is after `age` steps."""
+        return float(self.plan_steps[min(round(age), self.steps)])
+
+    def reference(self, steps: ArrayLike) -> Reference:
+        """What the course asks for at environment steps (n,) after its start."""
+        at = np.minimum(np.round(np.asarray(steps, dtype=float)).astype(int), self.steps)
+        beyond = np.asarray(steps) > self.steps
+        asked = self.plan.reference(self.plan_steps[at])
+        velocity = np.where(beyond[:, None], 0.0, self.velocities[at])
+        observation = asked.observation.copy()
+        observation[:, self.plan.spec.position_indices] = self.positions[at]
+        observation[:, self.plan.spec.velocity_indices] = velocity
+        return Reference(observation, self.positions[at], velocity, asked.action)
+
+
+@dataclass(frozen=True)
+class RacingController:
+    """Drives the plant along a course with the fitted inverse dynamics.
+
+    Args:
+        plant: fitted to the task's data.
+        position: indices of the positions among the observations.
+        velocity: indices of their rates.
+        gain: share of a position error that is made good in the next step.
+    """
+
+    plant: Plant
+    position: tuple[int, ...]
+    velocity: tuple[int, ...]
+    gain: float = 0.3
+
+    def act(self, observations: Array, now: Reference, ahead: Reference) -> Array:
+        off = now.position - observations[:, list(self.position)]
+        wanted = ahead.velocity + self.gain * off / self.plant.config.dt_seconds
+        return self.plant.actions_for(observations[:, list(self.velocity)], wanted)
+
+
+def courses(plant: Plant, plans: Sequence[Plan]) -> list[Course]:
+    """The fastest course along each plan's best candidate."""
+    paths, times = zip(*(_whole_path(plan) for plan in plans), strict=True)
+    starts = np.array([p.observations[0, 0, p.spec.velocity_indices] for p in plans])
+    bent, along = smooth(plant, paths, starts)
+    speeds = top_speeds(plant, bent, np.linalg.norm(starts, axis=1))
+    strays = np.maximum(-plant.depth(bent)[0], 0).max(axis=1)
+    made = []
+    for plan, points, speed, share, steps, stray in zip(plans, bent, speeds, along, times, strays, strict=True):
+        timed, when, seconds = _timed(points, speed, plant.config.dt_seconds)
+        velocity = np.diff(timed, axis=0, prepend=timed[:1]) / plant.config.dt_seconds
+        plan_steps = np.interp(np.interp(when, np.arange(len(points)), share), np.linspace(0, 1, len(steps)), steps)
+        made.append(Course(plan, timed, velocity, plan_steps, seconds, float(stray)))
+    return made
+
+
+def quickest_first(plant: Plant, plans: Sequence[Plan]) -> list[Plan]:
+    """The same candidates of each plan, the one whose course is the soonest at the goal first, blocked ones last."""
+    singles = [plan.candidate(k) for plan in plans for k in range(len(plan.trajectories))]
+    scores = iter(-c.seconds - (BLOCKED_SECONDS + c.stray) * (c.stray > STRAY) for c in courses(plant, singles))
+    return [plan.ranked(np.array(list(islice(scores, len(plan.trajectories))))) for plan in plans]
+
+
+# ---------------------------------------------------------------------- paths
+
+
+def _whole_path(plan: Plan) -> tuple[Array, Array]:
+    """Positions (n, P) from a plan's start to its goal, and the environment steps (n,) that they stand for."""
+    steps = np.arange(0, plan.steps + 1, 2, dtype=float)
+    end = plan.positions[0, -1]
+    return np.vstack([plan.reference(steps).position, end]), np.append(steps, float(plan.steps))
+
+
+def smooth(plant: Plant, paths: Sequence[Array], velocities: Array) -> tuple[Array, Array]:
+    """Paths (B, N, P) between the same ends, bent as little as visited space allows, and where each point came from.
+
+    Args:
+        plant: whose data has visited the space.
+        paths: B paths (n, P) of any lengths.
+        velocities: (B, P) at their starts, whose direction is kept.
+
+    Returns:
+        paths (B, N, P), and (B, N) the shares of the given path's length (0 to 1) at which its points began.
+    """
+    lengths = [float(np.linalg.norm(np.diff(p, axis=0), axis=1).sum()) for p in paths]
+    count = int(np.clip(math.ceil(max(lengths) / SPACING), FEWEST, MOST))
+    first, shares = (np.array(v) for v in zip(*(_evenly(p, count) for p in paths), strict=True))
+    ends = first[:, [0, -1]]
+    spacing = np.array(lengths) / (count - 1)
+    speed = np.linalg.norm(velocities, axis=1)
+    way = velocities / np.maximum(speed, 1e-9)[:, None] * spacing[:, None]
+    moving = speed**2 > plant.limits[0].min() * spacing  # slower ones stop within the first gap
+    ahead = ends[:, 0] + way
+    points, inside = first, first.copy()
+    for weight, rounds in BENDING:
+        free, held, pull = _bending(count, weight)
+        debt = np.zeros_like(points)
+        for _ in range(rounds):
+            wanted = inside - debt
+            wanted[:, [0, -1]] = ends
+            points = free @ wanted
+            wanted[:, 1] += pull * ahead
+            points[moving] = held @ wanted[moving]
+            reached = points + debt
+            depth, deeper = plant.depth(reached)
+            steep = np.maximum(np.linalg.norm(deeper, axis=-1, keepdims=True), 0.2)
+            inside = reached + np.maximum(MARGIN - depth, 0)[..., None] * deeper / steep
+            inside[:, [0, -1]] = ends
+            debt = reached - inside
+    return points, shares
+
+
+@lru_cache(maxsize=64)
+def _bending(count: int, weight: float) -> tuple[Array, Array, float]:
+    """Inverses (N, N) of identity plus weighted bending energy with both ends held.
+
+    In the first the way out of the start is free, in the second it has a heading: a point before the first, which adds
+    the energy |x1 - (2 x0 - lead)|^2. Last is the weight of that term.
+    """
+    second = np.diff(np.eye(count), n=2, axis=0)
+    pull = weight * (count / 96) ** 3
+    made = []
+    for heading in (0.0, pull):
+        system = np.eye(count) + pull * second.T @ second
+        system[1, 1] += heading
+        system[[0, -1]] = 0
+        system[0, 0] = system[-1, -1] = 1
+        made.append(np.linalg.inv(system))
+    return made[0], made[1], pull
+
+
+def _evenly(path: Array, count: int) -> tuple[Array, Array]:
+    """A path (n, P) as points (count, P) evenly spaced along it, and the shares of its n points at which they lie."""
+    gone = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+    gone += np.linspace(0, 1e-9, len(gone))  # strictly rising, even where a path stands still
+    at = np.interp(np.linspace(0, gone[-1], count), gone, np.linspace(0, 1, len(path)))
+    own = np.linspace(0, 1, len(path))
+    return np.stack([np.interp(at, own, path[:, i]) for i in range(path.shape[1])], axis=1), at
+
+
+# ---------------------------------------------------------------------- speeds
+
+
+def top_speeds(plant: Plant, paths: Array, start: Array) -> Array:
+    """Largest speeds (B, N) along paths (B, N, P) from start speeds (B,) to a stop, within the plant's limits.
+
+    One pass from the end keeps every speed low enough to brake from, one from the start low enough to have been
+    reached.
+    """
+    most, top = plant.limits
+    tangent, bend, gaps = _geometry(paths)
+    speed = _turning_limit(tangent, bend, most * RESERVE, top * RESERVE)  # squared from here on
+    speed[:, -1] = 0.0
+    for i in range(paths.shape[1] - 2, -1, -1):
+        here = speed[:, i]
+        for _ in range(3):  # the force left for braking depends on the speed itself
+            low = _push_limits(tangent[:, i], bend[:, i], here, most * RESERVE)[0]
+            here = np.minimum(speed[:, i], speed[:, i + 1] - 2 * gaps[:, i] * np.minimum(low, 0))
+        speed[:, i] = np.maximum(here, 0)
+    speed[:, 0] = np.minimum(speed[:, 0], np.asarray(start) ** 2)
+    for i in range(paths.shape[1] - 1):
+        high = _push_limits(tangent[:, i], bend[:, i], speed[:, i], most * RESERVE)[1]
+        speed[:, i + 1] = np.minimum(speed[:, i + 1], speed[:, i] + 2 * gaps[:, i] * np.maximum(high, 0))
+    return np.sqrt(np.maximum(speed, 1e-8))
+
+
+def _geometry(paths: Array) -> tuple[Array, Array, Array]:
+    """Unit tangents and curvature vectors (B, N, P), and gaps between points (B, N - 1)."""
+    steps = np.diff(paths, axis=1)
+    gaps = np.maximum(np.linalg.norm(steps, axis=-1), 1e-9)
+    way = steps / gaps[..., None]
+    tangent = np.concatenate([way[:, :1], way[:, 1:] + way[:, :-1], way[:, -1:]], axis=1)
+    tangent /= np.maximum(np.linalg.norm(tangent, axis=-1, keepdims=True), 1e-9)
+    bend = np.zeros_like(paths)
+    bend[:, 1:-1] = 2 * (way[:, 1:] - way[:, :-1]) / (gaps[:, 1:] + gaps[:, :-1])[..., None]
+    return tangent, bend, gaps
+
+
+def _turning_limit(tangent: Array, bend: Array, most: Array, top: Array) -> Array:
+    """Largest squared speeds (B, N) at which some push along the path keeps every axis within its force."""
+    limit = ((top / np.maximum(np.abs(tangent), 1e-6)) ** 2).min(axis=-1)
+    axes = range(tangent.shape[-1])
+    for i in axes:
+        for j in range(i):
+            across = np.abs(tangent[..., i] * bend[..., j] - tangent[..., j] * bend[..., i])
+            force = most[j] * np.abs(tangent[..., i]) + most[i] * np.abs(tangent[..., j])
+            limit = np.minimum(limit, force / np.maximum(across, 1e-9))
+    return limit
+
+
+def _push_limits(tangent: Array, bend: Array, squared: Array, most: Array) -> tuple[Array, Array]:
+    """Least and largest acceleration (B,) along the path at squared speeds (B,)."""
+    low, high = np.full(len(squared), -np.inf), np.full(len(squared), np.inf)
+    for axis in range(tangent.shape[-1]):
+        along, turning = tangent[:, axis], bend[:, axis] * squared
+        used = np.abs(along) > 1e-4
+        safe = np.where(used, along, 1.0)
+        ends = np.stack([(-most[axis] - turning) / safe, (most[axis] - turning) / safe])
+        low = np.maximum(low, np.where(used, ends.min(0), -np.inf))
+        high = np.minimum(high, np.where(used, ends.max(0), np.inf))
+    return low, high
+
+
+def _timed(points: Array, speeds: Array, dt: float) -> tuple[Array, Array, float]:
+    """Positions (n, P) at every step of dt, the points (n,) that they lie between, and the seconds in all."""
+    gaps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    when = np.concatenate([[0.0], np.cumsum(2 * gaps / (speeds[1:] + speeds[:-1]))])
+    clock = np.arange(math.ceil(when[-1] / dt) + 1) * dt
+    i = np.clip(np.searchsorted(when, clock, side="right") - 1, 0, len(gaps) - 1)
+    after = np.minimum(clock - when[i], when[i + 1] - when[i])
+    push = (speeds[i + 1] ** 2 - speeds[i] ** 2) / (2 * np.maximum(gaps[i], 1e-12))
+    share = np.clip((speeds[i] + push * after / 2) * after / np.maximum(gaps[i], 1e-12), 0, 1)
+    return points[i] + share[:, None] * (points[i + 1] - points[i]), i + share, float(when[-1])
