@@ -63,7 +63,7 @@ def summarize(name: str, task: Task, rewards: Sequence[Any]) -> Stats:
         )
     hits = [t + 1 for t in touches if t is not None]
     scores: list[Interval | None] = [None, None]
-    if isinstance(task, MazeTask):
+    if isinstance(task, MazeTask) and task.score_range is not None:
         scores = [mean_interval(normalized_score(r, *task.score_range)) for r in (strict, latched_returns(rewards))]
     return Stats(
         name,
@@ -192,7 +192,8 @@ def record(
     """As one JSON object; infinite and missing values become null."""
     stats = evaluation.stats
     return (
-        {"task": task.name, "episodes": stats.episodes, "seed": seed}
+        task.record()
+        | {"episodes": stats.episodes, "seed": seed}
         | stats_record(stats)
         | {
             "plan_seconds_median": round(evaluation.plan_seconds_median, 5),

@@ -15,7 +15,9 @@ ROBOT_HEADER = ["method", "return", "normalised (own data)", "steps", "did not f
 
 def header_of(numbers: dict[str, Any]) -> list[str]:
     """What the columns of `table_rows` say."""
-    return ROBOT_HEADER if "upright_rate" in numbers else HEADER
+    if "upright_rate" in numbers:
+        return ROBOT_HEADER
+    return HEADER if _scored(numbers) else [name for name in HEADER if not name.endswith("score")]
 
 
 def table_rows(numbers: dict[str, Any]) -> list[list[str]]:
@@ -76,15 +78,15 @@ def _row(name: str, numbers: dict[str, Any]) -> list[str]:
             show("steps_mean", "{:.0f}"),
             show("upright_rate", "{:.0%}"),
         ]
-    strict = _pm(numbers) if numbers.get("score_strict") is not None else ""
-    return [
-        name,
-        strict,
-        show("score_latched"),
-        show("success_rate", "{:.0%}"),
-        show("steps_to_goal_mean", "{:.0f}"),
-        show("return_mean"),
-    ]
+    goals = [show("success_rate", "{:.0%}"), show("steps_to_goal_mean", "{:.0f}")]
+    if not _scored(numbers):
+        return [name, *goals, show("return_mean") + show("return_ci95", " ± {:.1f}")]
+    return [name, _pm(numbers), show("score_latched"), *goals, show("return_mean")]
+
+
+def _scored(numbers: dict[str, Any]) -> bool:
+    """Whether there is a published range to score in; else returns alone are told."""
+    return numbers.get("score_strict") is not None
 
 
 def _pm(numbers: dict[str, Any]) -> str:

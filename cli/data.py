@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +22,10 @@ app = typer.Typer(help="Local Minari datasets: made here, or downloaded where th
 @app.command("collect")
 def collect(
     task: Annotated[str, typer.Argument(help="Which task's data to make.")],
+    map_file: Annotated[
+        Path | None,
+        typer.Option("--map", help="A maze of your own for maze2d: a text file of # . G S (see the README)."),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, max=10**9, help="Environment steps; the task's own number if left out.")
     ] = None,
@@ -39,11 +44,12 @@ def collect(
 
     from diffplan.envs.datasets import collect as make
     from diffplan.envs.datasets import describe, from_hub, is_local
-    from diffplan.envs.tasks import RobotTask, find_task
+    from diffplan.envs.runs import named_task
+    from diffplan.envs.tasks import RobotTask
 
     from .screen import progress
 
-    chosen, began = find_task(task), time.monotonic()
+    chosen, began = named_task(task, file=map_file), time.monotonic()
     options = {"algorithm": algorithm.value} if isinstance(chosen, RobotTask) and algorithm else {}
     own = local or steps or algorithm or seed is not None  # the hub has no choice of these
     if chosen.hub and not (own or is_local(chosen.dataset)):

@@ -33,6 +33,10 @@ class Prediction(StrEnum):
 
 def train(
     task: Annotated[str, typer.Argument(help="What to plan; see: diffplan tasks")],
+    map_file: Annotated[
+        Path | None,
+        typer.Option("--map", help="A maze of your own for maze2d: a text file of # . G S (see the README)."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=10**9, help="Updates to train for.")] = None,
     minutes: Annotated[
         float | None,
@@ -75,14 +79,13 @@ def train(
 
     from diffplan.envs.jobs import RETURNS_SHARE
     from diffplan.envs.presets import find_preset
-    from diffplan.envs.runs import RUNS, exact_command, newest_run
-    from diffplan.envs.tasks import find_task
+    from diffplan.envs.runs import RUNS, exact_command, named_task, newest_run
     from diffplan.envs.training import resume_run, train_run
     from diffplan.planner.training import TrainConfig
 
     from .screen import progress
 
-    chosen = find_task(task)
+    chosen = named_task(task, file=map_file, output=output)
     settings = find_preset(preset, chosen)
     if resume:
         folder = output or newest_run(chosen)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ from .storage import episode_buffer, store_buffers, versions_of
 NOISE = 0.5  # standard deviation added to each action
 JITTER = 0.1  # metres per axis
 REACHED = 0.5  # metres from the goal at which an episode ends
-PATIENCE = 1500  # steps after which a stuck episode is dropped and the agent placed anew
+PATIENCE = 1500  # steps after which a stuck episode is dropped and the agent placed anew; more in larger mazes:
+PATIENCE_PER_CELL = 45  # of the longest route; the agent takes about 30
 DETOURS = 0.5  # share of roundabout episodes that go by way of a random cell
 REACH = 3  # cells that an episode of stitch data goes at most
 
@@ -94,8 +95,9 @@ def _follow(  # type: ignore[no-untyped-def]
 ) -> Recording | None:
     """Steer to the goal; None if the agent got stuck. A whole route passes its waypoints even if the goal is near."""
     observations, actions = [state], []
-    noise = rng.normal(0, NOISE, (PATIENCE, 2))
-    for step in range(PATIENCE):
+    patience = max(PATIENCE, PATIENCE_PER_CELL * len(controller.maze.longest_route))
+    noise = rng.normal(0, NOISE, (patience, 2))
+    for step in range(patience):
         action = np.clip(controller.act(state) + noise[step], -1, 1)
         state = point.step(action)[0]
         observations.append(state)
@@ -106,15 +108,25 @@ def _follow(  # type: ignore[no-untyped-def]
 
 
 def store_maze(
-    recordings: list[Recording], dataset_id: str, *, environment_id: str, seed: int, routes: Routes = "shortest"
+    recordings: list[Recording],
+    dataset_id: str,
+    maze: MazeMap,
+    environment_id: str = "",
+    *,
+    seed: int,
+    routes: Routes = "shortest",
 ) -> None:
-    """Write episodes as a Minari dataset with its provenance in the metadata."""
-    with quiet_imports():
-        import gymnasium
-        import gymnasium_robotics
+    """Write episodes as a Minari dataset with its provenance in the metadata.
 
-        gymnasium.register_envs(gymnasium_robotics)
-        env = gymnasium.make(environment_id, continuing_task=True, max_episode_steps=1_000_000)
+    Args:
+        recordings: the episodes.
+        dataset_id: of Minari.
+        maze: they were made in.
+        environment_id: of Gymnasium, where it has this maze.
+        seed: of the recordings.
+        routes: of the recordings.
+    """
+    env = _environment(maze, environment_id)
     buffers = []
     for index, item in enumerate(recordings):
         steps = len(item.actions)
@@ -129,11 +141,30 @@ def store_maze(
         dataset_id,
         buffers,
         env,
-        provenance(seed, routes),
+        provenance(seed, routes) | {"map": list(maze.walls_alone)},
         algorithm="waypoint controller",
         description=f"Noisy waypoint controller, {routes} routes, one episode per goal reached (D4RL's protocol).",
         requirements=["gymnasium-robotics>=1.4,<1.5", "mujoco>=3.3,<3.11"],
     )
+
+
+def _environment(maze: MazeMap, environment_id: str) -> Any:
+    """What Minari keeps of an environment to make it again: the id, or else PointMaze and the map."""
+    with quiet_imports():
+        import gymnasium
+        import gymnasium_robotics
+        from gymnasium.envs.registration import EnvSpec
+
+        gymnasium.register_envs(gymnasium_robotics)
+        if environment_id:
+            return gymnasium.make(environment_id, continuing_task=True, max_episode_steps=1_000_000)
+        spec = EnvSpec(
+            "diffplan/PointMaze-v3",
+            entry_point="gymnasium_robotics.envs.maze.point_maze:PointMazeEnv",
+            max_episode_steps=1_000_000,
+            kwargs={"maze_map": maze.gymnasium_map, "continuing_task": True},
+        )
+        return gymnasium.make(spec)
 
 
 def provenance(seed: int, routes: Routes = "shortest") -> dict[str, object]:

@@ -98,7 +98,7 @@ def download(dataset_id: str, task: Task) -> None:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
             f"dataset {dataset_id!r} is not on this machine and the Minari hub did not give it ({reason}); "
-            f"make data locally with: diffplan data collect {task.name}"
+            f"make data locally with: diffplan data collect {task.as_typed}"
         ) from error
 
 

@@ -16,7 +16,7 @@ from diffplan.planner.training import TrainConfig
 from .datasets import load_episodes
 from .presets import Preset
 from .runs import pick_device, read_record
-from .tasks import Task, find_task
+from .tasks import Task, task_of
 
 RETURNS_SHARE = 0.1  # of the minutes, where both parts are trained
 
@@ -38,7 +38,12 @@ class Job:
 def recorded(output: Path, task: Task | None, device: str, checkpoint_seconds: float) -> Job:
     """The job that a run folder's record describes."""
     record = read_record(output)
-    trained, preset = find_task(record["task"]), Preset(**record["preset"])
+    trained, preset = task_of(record), Preset(**record["preset"])
+    if task is not None and trained.name == task.name and trained.record() != task.record():
+        raise ValueError(
+            f"run {str(output)!r} trains {trained.name} on another map; leave --map out to go on with its own "
+            f"(diffplan train {trained.name} --resume --output {output}), or name another --output"
+        )
     if task is not None and task.dataset != trained.dataset:
         raise ValueError(
             f"run {str(output)!r} trains {trained.name}, not {task.name}; name that task, or another --output"

@@ -51,6 +51,11 @@ class MazeMap:
         return [(int(i), int(j)) for i, j in np.argwhere(~self.walls)]
 
     @property
+    def walls_alone(self) -> tuple[str, ...]:
+        """The rows without anything that is marked in free cells."""
+        return tuple("".join("#" if wall else "." for wall in row) for row in self.walls)
+
+    @property
     def gymnasium_map(self) -> list[list[int]]:
         """As gymnasium-robotics reads it: 1 is a wall."""
         return self.walls.astype(int).tolist()
@@ -143,8 +148,18 @@ class MazeMap:
             ValueError: an end is a wall, or nothing joins them.
         """
         for cell in (start, goal):
-            if cell not in self.free_cells:
+            if cell not in self._free_set:
                 raise ValueError(f"cell {cell} is a wall or outside the maze")
+        before = self.search(start, goal)
+        if goal not in before:
+            raise ValueError(f"no way leads from cell {start} to cell {goal}")
+        way = [goal]
+        while way[-1] != start:
+            way.append(before[way[-1]])
+        return way[::-1]
+
+    def search(self, start: Cell, goal: Cell | None = None) -> dict[Cell, Cell]:
+        """Each cell that a free cell is joined to, nearest first, and the cell before it; up to the goal, if given."""
         before: dict[Cell, Cell] = {start: start}
         queue = deque([start])
         while queue and goal not in before:
@@ -153,12 +168,19 @@ class MazeMap:
                 if cell not in before and cell in self._free_set:
                     before[cell] = (i, j)
                     queue.append(cell)
-        if goal not in before:
-            raise ValueError(f"no way leads from cell {start} to cell {goal}")
-        way = [goal]
-        while way[-1] != start:
-            way.append(before[way[-1]])
-        return way[::-1]
+        return before
+
+    @cached_property
+    def longest_route(self) -> list[Cell]:
+        """The longest shortest way, found by going from farthest cell to farthest cell for as long as it grows.
+
+        Exact where the maze has no loops, and a lower bound otherwise: trying every pair takes long in a large maze.
+        """
+        longest: list[Cell] = []
+        here = self.free_cells[0]
+        while len(way := self.route(here, [*self.search(here)][-1])) > len(longest):
+            longest, here = way, way[-1]
+        return longest
 
     @cached_property
     def _free_set(self) -> set[Cell]:
@@ -191,7 +213,23 @@ LARGE = MazeMap(
         "############",
     )
 )
-MAZES = {"umaze": UMAZE, "medium": MEDIUM, "large": LARGE}
+GIANT = MazeMap(  # OGBench's (Park et al. 2025), "giant" in its ogbench/locomaze/maze.py
+    (
+        "################",
+        "#O#OOOOOO##OOOO#",
+        "#O#O##O#O#OO##O#",
+        "#OOO#OO#OOO#OOO#",
+        "#O###O######O#O#",
+        "#OOO#OOO#OOOO#O#",
+        "###O#O#OO#O#O###",
+        "#OOO#OO#OOO#OOO#",
+        "#O#O#O######O#O#",
+        "#O###OOO#OOO##O#",
+        "#OOOOO#OOO#OOOO#",
+        "################",
+    )
+)
+MAZES = {"umaze": UMAZE, "medium": MEDIUM, "large": LARGE, "giant": GIANT}
 
 
 class WaypointController:

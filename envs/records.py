@@ -18,7 +18,7 @@ from diffplan.planner.files import whole_file
 from diffplan.planner.plan import SLOWEST, Plan
 from diffplan.planner.spec import TrajectorySpec
 
-from .tasks import Task, find_task
+from .tasks import Task, task_of
 
 MOST_BYTES = 256 * 2**20
 
@@ -37,7 +37,7 @@ def plan_record(
     """One plan; `observations` and `actions` are the best candidate's, until the horizon ends."""
     spec = plan.spec
     return {
-        "task": task.name,
+        **task.record(),
         "dt_seconds": spec.dt_seconds,
         "stride": spec.stride,
         "observation_names": list(spec.observation_names),
@@ -110,7 +110,6 @@ def read_json(path: str | Path) -> dict[str, Any]:
     try:
         record = json.loads(file.read_text())
         plan_of(record)
-        find_task(record["task"])
         _check_points(record)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"{str(path)!r} is no plan or rollout of diffplan: {error}") from error
@@ -119,7 +118,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 def _check_points(record: dict[str, Any]) -> None:
     """Refuse a start that is no observation, and goals or vias that are no positions."""
-    spec = find_task(record["task"]).spec
+    spec = task_of(record).spec
     start, goal = _matrix(record["start"], 1, "start"), _matrix(record["goal"], 1, "goal")
     vias = _matrix(record.get("vias") or np.zeros((0, len(spec.position))), 2, "vias")
     wanted = (len(spec.observation_names), len(spec.position), len(spec.position))
@@ -129,7 +128,7 @@ def _check_points(record: dict[str, Any]) -> None:
 
 def plan_of(record: dict[str, Any]) -> Plan:
     """The plan of a record, as it was made (what no record keeps is zero)."""
-    task = find_task(record["task"])
+    task = task_of(record)
     spec = TrajectorySpec(
         tuple(record["action_names"]),
         tuple(record["observation_names"]),

@@ -14,7 +14,7 @@ from .records import plan_of, read_json
 from .render import plan_frames, plan_picture, rollout_frames
 from .robot_rollouts import drawn_by_mujoco, robot_film
 from .rollouts import DRAW_EVERY, pace, plan_lookup
-from .tasks import Task, find_task
+from .tasks import Task, task_of
 from .video import Picture, save_picture, save_video
 from .wishes import marks_in
 
@@ -26,7 +26,7 @@ def draw_record(file: Path, output: Path) -> None:
         ValueError: the file is no plan or rollout.
     """
     record = read_json(file)
-    task, plan = find_task(record["task"]), plan_of(record)
+    task, plan = task_of(record), plan_of(record)
     start, goal = (
         np.array(record["start"], dtype=float)[task.spec.position_indices],
         np.array(record["goal"], dtype=float),

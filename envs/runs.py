@@ -1,7 +1,7 @@
 """Run folders: what they hold, and finding the planner to use.
 
 runs/maze2d-umaze-20260131-101500/
-    run.json                      what was asked for: task, data, settings, seed, versions, the exact command
+    run.json                      what was asked for: task, data, settings, seed, versions, exact command; a user's map
     planner/                      the averaged weights, as `TrajectoryPlanner.from_pretrained` reads them
     training_state.safetensors    everything that --resume needs; returns_state.safetensors for the return model
     returns_calibration.json      predicted against true returns of held-out windows, per noise level; and .png
@@ -25,7 +25,7 @@ from diffplan.planner.loading import check_files
 from diffplan.planner.pipeline import TrajectoryPlanner
 
 from .storage import versions_of
-from .tasks import Task, all_tasks, find_task
+from .tasks import Task, all_tasks, find_task, task_of, task_on
 
 RUNS = Path("runs")
 SHIPPED = Path(__file__).parent / "assets" / "maze2d-umaze"
@@ -68,8 +68,8 @@ def find_run(run: str | Path | None = None, *, root: Path = RUNS) -> Path:
         newest = max(made, key=lambda p: p.stat().st_mtime, default=None)
         return newest.parent / "planner" if newest else SHIPPED
     path = Path(run)
-    if not path.exists() and str(run) in all_tasks():
-        path = newest_run(find_task(str(run)), root=root, trained=True)
+    if not path.exists() and (str(run) in all_tasks() or _on_a_map(str(run), root)):
+        path = newest_run(named_task(str(run), root=root), root=root, trained=True)
     if not path.exists():
         raise ValueError(
             f"run folder {str(path)!r} does not exist; runs here: "
@@ -94,14 +94,54 @@ def load_planner(
     """
     folder = find_run(run)
     planner = TrajectoryPlanner.from_pretrained(folder)
-    trained = find_task(planner.task)
-    wanted = trained if task is None else find_task(task)
+    trained = _trained_task(folder, planner.task)
+    wanted = trained if task in (None, trained.name) else find_task(str(task))
     if (wanted.dataset, wanted.spec.observation_names) != (trained.dataset, trained.spec.observation_names):
         raise ValueError(
             f"run {str(folder)!r} was trained for {trained.name}, not for {wanted.name}; "
             f"train one with: diffplan train {wanted.name}"
         )
     return planner.to(pick_device(device)), wanted
+
+
+def named_task(name: str, *, file: Path | None = None, output: Path | None = None, root: Path = RUNS) -> Task:
+    """The task that the command line names.
+
+    Args:
+        name: as typed.
+        file: a map to make it of.
+        output: a run folder; the maps of its run and of those under `root` are known by their tasks' names.
+        root: of the runs.
+
+    Raises:
+        ValueError: an unknown name, or a map that cannot be.
+    """
+    if file is not None:
+        return task_on(name, file)
+    return task_of(found) if (found := _on_a_map(name, root, output)) else find_task(name)
+
+
+def _on_a_map(name: str, root: Path, output: Path | None = None) -> dict[str, Any] | None:
+    """The record of the run in a folder, or of the newest one, if a map of its own has this name."""
+    if not name.startswith("maze2d-") or name in all_tasks():
+        return None
+    newest = sorted(root.glob("*/run.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+    here = [output / "run.json"] if output is not None and (output / "run.json").is_file() else []
+    records = (read_record(path.parent) for path in (*here, *newest))
+    return next((r for r in records if r["task"] == name and "map" in r), None)
+
+
+def _trained_task(folder: Path, name: str) -> Task:
+    """What a planner was trained for; a map of its own is in the record beside it."""
+    if name not in all_tasks():
+        for place in (folder, folder.parent):
+            if (place / "run.json").is_file() and (record := read_record(place))["task"] == name:
+                return task_of(record)
+        raise ValueError(
+            f"planner {str(folder)!r} was trained for {name}, which is unknown here; for a map of one's own, keep the "
+            "run folder whole: its run.json holds the map"
+        )
+    return find_task(name)
 
 
 def pick_device(device: str) -> torch.device:
@@ -147,7 +187,7 @@ def newest_run(task: Task, *, root: Path = RUNS, trained: bool = False) -> Path:
     if trained:
         made = [p for p in made if (p.parent / "planner" / "model_index.json").is_file()]
     if not made:
-        raise ValueError(f"no run of {task.name} under {root}/; start one with: diffplan train {task.name}")
+        raise ValueError(f"no run of {task.name} under {root}/; start one with: diffplan train {task.as_typed}")
     return max(made, key=lambda p: p.stat().st_mtime).parent
 
 

@@ -17,6 +17,7 @@ from diffplan.planner.normalizer import Normalizer
 from diffplan.planner.objectives import denoising, predicting_returns
 from diffplan.planner.options import Sampling
 from diffplan.planner.pipeline import TrajectoryPlanner
+from diffplan.planner.plant import Plant
 from diffplan.planner.returns import ReturnModel
 from diffplan.planner.schedulers import make_scheduler
 from diffplan.planner.training import Objective, TrainConfig, TrainState, Update, train
@@ -94,7 +95,7 @@ def train_run(
     check_horizon(episodes, task.spec, task.horizon)
     denoiser, returns = shares(config, only is None and rewarded(episodes))
     record = {
-        "task": task.name,
+        **task.record(),
         "dataset": dataset,
         "fingerprint": episodes.fingerprint(),
         "preset": dataclasses.asdict(preset),
@@ -178,6 +179,7 @@ def _run(job: Job, *, only: Only | None = None) -> Iterator[Progress]:
         cast(TemporalUNet, network.ema),
         normalizer,
         scheduler,
+        plant=Plant.fit(job.episodes, task.spec) if Plant.fits(task.spec) else None,
         spec=task.spec.to_config(),
         horizon=task.horizon,
         task=task.name,

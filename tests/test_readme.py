@@ -23,13 +23,16 @@ SHORTER = {"evaluate": ["--episodes", "2", "--candidates", "2"]}  # the same com
 
 @pytest.fixture
 def here(tmp_path_factory, monkeypatch, data):
-    """A folder to run in, with a short dataset for every task that is trained."""
+    """A folder to run in with the README's map, and a short dataset for every task that is trained."""
     from dataclasses import replace
 
     from diffplan.envs import tasks
+    from diffplan.envs.tasks import own
 
     folder = tmp_path_factory.mktemp("readme")
     monkeypatch.chdir(folder)
+    (folder / "my_maze.txt").write_text(re.search(r"```text\n(#.*?)```", TEXT, re.DOTALL).group(1))
+    monkeypatch.setattr(own, "COLLECT_STEPS", 20_000)
     monkeypatch.setattr(tasks, "_TASKS", {n: replace(t, collect_steps=20_000) for n, t in tasks.all_tasks().items()})
     return folder
 
@@ -51,7 +54,7 @@ def test_commands_run_in_order(here):
             ]
         result = CliRunner().invoke(app, [*words, *SHORTER.get(words[0], [])])
         assert result.exit_code == 0, f"{command}\n{result.output}"
-    assert {"plan.png", "plan.gif", "film.gif", "rollout.gif", "again.gif", "large.json"} <= {
+    assert {"plan.png", "plan.gif", "film.gif", "rollout.gif", "again.gif", "large.json", "mine.gif"} <= {
         p.name for p in here.iterdir()
     }
 

@@ -1,18 +1,33 @@
 """What can be planned.
 
 A user's own task is one value of `Task` (or of a subclass that overrides what differs), registered with `register` or
-through an entry point in the group "diffplan.tasks".
+through an entry point in the group "diffplan.tasks". A user's own maze is a map in a text file (see `own`).
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from .mazes import MazeTask, maze_tasks
+from .own import own_task, parse_map, read_map
 from .robots import RobotTask, robot_tasks
 from .task import Task
 
-__all__ = ["MazeTask", "RobotTask", "Task", "all_tasks", "find_task", "register"]
+__all__ = [
+    "MazeTask",
+    "RobotTask",
+    "Task",
+    "all_tasks",
+    "find_task",
+    "own_task",
+    "read_map",
+    "register",
+    "task_of",
+    "task_on",
+]
 
 _TASKS: dict[str, Task] = maze_tasks() | robot_tasks()
 _ALIASES = {"maze2d": "maze2d-umaze", "multi2d": "multi2d-umaze"}
@@ -43,3 +58,34 @@ def find_task(name: str) -> Task:
     if name not in tasks:
         raise ValueError(f"unknown task {name!r}; known: {', '.join(sorted(tasks))}")
     return tasks[name]
+
+
+def task_of(record: Mapping[str, Any]) -> Task:
+    """The task that a run, plan or rollout is of: found by its name, or made from the map that it carries.
+
+    Raises:
+        ValueError: an unknown name, or a map that cannot be.
+    """
+    name, rows = record["task"], record.get("map")
+    if rows is None:
+        return find_task(name)
+    if not isinstance(rows, list) or not all(isinstance(row, str) for row in [name, *rows]):
+        raise ValueError(f"the map of task {name!r} must be a list of rows")
+    task = own_task(name.removeprefix("maze2d-"), parse_map("\n".join(rows)))
+    if task.name != name:
+        raise ValueError(f"task {name!r} has a map and is no maze2d-NAME")
+    return task
+
+
+def task_on(name: str, file: Path) -> MazeTask:
+    """The task of a map's file, which the command line calls maze2d, or by its own name.
+
+    Raises:
+        ValueError: another task's name, a map that cannot be, or a file whose name is a known task's.
+    """
+    task = own_task(file.stem, read_map(file))
+    if name not in ("maze2d", task.name):
+        find_task(name)
+        fresh = "; without a G every episode draws a fresh goal" if name.startswith("multi2d") else ""
+        raise ValueError(f"--map is for maze2d, not for {name}: write maze2d --map {file}{fresh}")
+    return task

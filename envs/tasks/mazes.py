@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,25 +30,38 @@ class MazeTask(Task):
     Args:
         maze: the map.
         goal_cell: (row, column) of the fixed goal; None draws a fresh goal each episode.
-        score_range: (min, max) return of the D4RL score.
+        start_cells: where episodes begin; empty for any free cell.
+        score_range: (min, max) return of the D4RL score; None where none is published.
+        gymnasium_id: of the environment with this map; empty where gymnasium-robotics has none.
         routes: what the data's routes are like (see `envs.collect`).
+        own: whether the map is a user's, which no name stands for: records of the task carry it.
     """
 
     maze: MazeMap = MAZES["umaze"]
     goal_cell: Cell | None = None
-    score_range: tuple[float, float] = (0.0, 1.0)
+    start_cells: tuple[Cell, ...] = ()
+    score_range: tuple[float, float] | None = None
     gymnasium_id: str = ""
     routes: Routes = "shortest"
+    own: bool = False
+
+    def record(self) -> dict[str, Any]:
+        return super().record() | ({"map": list(self.maze.rows)} if self.own else {})
+
+    @property
+    def as_typed(self) -> str:
+        return "maze2d --map FILE" if self.own else super().as_typed
 
     def reset(
         self, env: Any, rng: np.random.Generator, *, start: ArrayLike | None = None, goal: ArrayLike | None = None
     ) -> tuple[Array, Array]:
         env.reset(seed=int(rng.integers(2**31)))
-        random_start = self._random_point(rng)
+        random_start = self._random_point(rng, self.start_cells or self.maze.free_cells)
         place = random_start if start is None else np.asarray(start, dtype=float)[:2]
         speed = rng.normal(0, 0.1, 2)
         speed = speed if start is None else np.zeros(2)
-        target = self._random_point(rng) if self.goal_cell is None else self.maze.center(self.goal_cell)
+        fixed = self.goal_cell
+        target = self._random_point(rng, self.maze.free_cells) if fixed is None else self.maze.center(fixed)
         target = target if goal is None else np.asarray(goal, dtype=float)
         env.goal = target.copy()
         env.update_target_site_pos()
@@ -112,10 +125,10 @@ class MazeTask(Task):
             recordings.append(episode)
             done += len(episode.actions)
             yield done
-        store_maze(recordings, self.dataset, environment_id=self.gymnasium_id, seed=seed, routes=self.routes)
+        store_maze(recordings, self.dataset, self.maze, self.gymnasium_id, seed=seed, routes=self.routes)
 
-    def _random_point(self, rng: np.random.Generator) -> Array:
-        cell = self.maze.free_cells[rng.integers(len(self.maze.free_cells))]
+    def _random_point(self, rng: np.random.Generator, cells: Sequence[Cell]) -> Array:
+        cell = cells[int(rng.integers(len(cells)))]
         return self.maze.center(cell) + rng.uniform(-0.1, 0.1, 2)
 
     def _inside(self, values: Sequence[float]) -> bool:
@@ -128,20 +141,22 @@ def _point_maze(maze: MazeMap, render_mode: str | None = None) -> Any:
     from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
 
     rows, columns = maze.walls.shape
+    shape = min(max(columns / rows, 0.5), 2.5)  # of the picture: a long corridor's would be too large to draw
     env = PointMazeEnv(
         maze_map=maze.gymnasium_map,
         render_mode=render_mode,
         continuing_task=True,
         reset_target=False,
-        width=round(480 * columns / rows / 2) * 2,
+        width=round(480 * shape / 2) * 2,
         height=480,
+        max_geom=1000 + rows * columns,  # what a picture can show
     )
     if render_mode is not None:
-        _dress(env.point_env, rows)
+        _dress(env.point_env, max(rows, columns / shape))
     return env
 
 
-def _dress(point: Any, rows: int) -> None:
+def _dress(point: Any, rows: float) -> None:
     """The whole maze from almost straight above: PointMaze's own camera hides the bottom row."""
     from ..colours import AGENT, GOAL, WALL, rgba
 
@@ -161,34 +176,56 @@ def _dress(point: Any, rows: int) -> None:
         model.site(name).rgba = rgba(colour)
 
 
+class Pace(NamedTuple):
+    """What suits a maze's size: duration and number of tokens, lengths of episodes and training, how it is followed."""
+
+    stride: int
+    horizon: int
+    episode_steps: int
+    minutes: float
+    tempo: float
+    sampling: dict[str, Any]
+
+
+def maze_task(name: str, dataset: str, maze: MazeMap, pace: Pace, **rest: Any) -> MazeTask:
+    """PointMaze on a map.
+
+    Args:
+        name: of the task.
+        dataset: Minari id of its data.
+        maze: the map.
+        pace: what suits its size.
+        **rest: other fields of `MazeTask`.
+    """
+    settings = pace._asdict()
+    names = ("x", "y", "vx", "vy")
+    return MazeTask(
+        name=name,
+        make=functools.partial(_point_maze, maze),
+        dataset=dataset,
+        spec=TrajectorySpec(("ax", "ay"), names, names[:2], names[2:], 0.01, settings.pop("stride")),
+        replan_every=40,
+        gains=(P_GAIN, D_GAIN),
+        maze=maze,
+        agent_radius=BALL_RADIUS,
+        **settings | rest,
+    )
+
+
 def maze_tasks() -> dict[str, Task]:
-    rows: list[tuple[str, str, Cell, int, tuple[float, float], int, int, float, int, float, dict[str, Any]]] = [
-        ("umaze", "UMaze", (1, 1), 300, (23.85, 161.86), 5, 32, 9.0, 40, 1.5, {}),
-        ("medium", "Medium", (6, 6), 600, (13.13, 277.39), 10, 36, 20.0, 40, 1.3, {"candidates": 16}),
-        ("large", "Large", (7, 9), 800, (6.7, 273.99), 10, 48, 30.0, 40, 1.2, {"candidates": 16}),
+    more = {"candidates": 16}
+    rows: list[tuple[str, str, Cell, tuple[float, float] | None, Pace]] = [
+        ("umaze", "PointMaze_UMaze-v3", (1, 1), (23.85, 161.86), Pace(5, 32, 300, 9.0, 1.5, {})),
+        ("medium", "PointMaze_Medium-v3", (6, 6), (13.13, 277.39), Pace(10, 36, 600, 20.0, 1.3, more)),
+        ("large", "PointMaze_Large-v3", (7, 9), (6.7, 273.99), Pace(10, 48, 800, 30.0, 1.2, more)),
+        ("giant", "", (10, 14), None, Pace(10, 48, 1200, 30.0, 1.2, more)),  # plans span 19 of its 32 cells
     ]
     made: dict[str, MazeTask] = {}
-    for size, title, goal, steps, score, stride, horizon, minutes, replan, tempo, sampling in rows:
-        spec = TrajectorySpec(("ax", "ay"), ("x", "y", "vx", "vy"), ("x", "y"), ("vx", "vy"), 0.01, stride)
+    for size, gymnasium_id, goal, scores, pace in rows:
         for family, goal_cell in (("maze2d", goal), ("multi2d", None)):
-            made[f"{family}-{size}"] = MazeTask(
-                name=f"{family}-{size}",
-                make=functools.partial(_point_maze, MAZES[size]),
-                dataset=f"diffplan/maze2d/{size}-v0",
-                spec=spec,
-                horizon=horizon,
-                episode_steps=steps,
-                minutes=minutes,
-                replan_every=replan,
-                gains=(P_GAIN, D_GAIN),
-                tempo=tempo,
-                sampling=sampling,
-                maze=MAZES[size],
-                goal_cell=goal_cell,
-                score_range=score,
-                gymnasium_id=f"PointMaze_{title}-v3",
-                agent_radius=BALL_RADIUS,
-            )
+            name = f"{family}-{size}"
+            fixed = {"goal_cell": goal_cell, "score_range": scores, "gymnasium_id": gymnasium_id}
+            made[name] = maze_task(name, f"diffplan/maze2d/{size}-v0", MAZES[size], pace, **fixed)
     for name in ("maze2d-umaze", "multi2d-umaze"):
         for kind in _other_data(made[name]):
             made[kind.name] = kind

@@ -88,6 +88,15 @@ class Task:
     guides: tuple[str, ...] = ()
     presets: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    def record(self) -> dict[str, Any]:
+        """What JSON says of the task, so that `envs.tasks.task_of` finds it again."""
+        return {"task": self.name}
+
+    @property
+    def as_typed(self) -> str:
+        """What stands for the task on the command line where its data is made and it is trained."""
+        return self.name
+
     def environment(self, *, render_mode: str | None = None) -> Any:
         """A fresh Gymnasium environment, without wrappers that end or check episodes."""
         with quiet_imports():

@@ -36,7 +36,9 @@ _HOMES = {
     "find_run": "envs.runs",
     "find_task": "envs.tasks",
     "load_planner": "envs.runs",
+    "own_task": "envs.tasks",
     "parse_guide": "planner.guides",
+    "read_map": "envs.tasks",
     "register_guide": "planner.guides",
     "register": "envs.tasks",
     "train_run": "envs.training",
@@ -65,6 +67,8 @@ if TYPE_CHECKING:
     from .envs.tasks import MazeTask as MazeTask
     from .envs.tasks import Task as Task
     from .envs.tasks import find_task as find_task
+    from .envs.tasks import own_task as own_task
+    from .envs.tasks import read_map as read_map
     from .envs.tasks import register as register
     from .envs.training import train_run as train_run
     from .planner.conditions import Conditions as Conditions

@@ -6,6 +6,20 @@ import torch
 
 from diffplan.envs.maze import LARGE, MAZES, UMAZE, MazeMap, WaypointController
 
+OGBENCH_GIANT = [  # as its ogbench/locomaze/maze.py has it
+    [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+    [1, 0, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1],
+    [1, 0, 1, 0, 1, 1, 0, 1, 0, 1, 0, 0, 1, 1, 0, 1],
+    [1, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1],
+    [1, 0, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 0, 1, 0, 1],
+    [1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 1],
+    [1, 1, 1, 0, 1, 0, 1, 0, 0, 1, 0, 1, 0, 1, 1, 1],
+    [1, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1],
+    [1, 0, 1, 0, 1, 0, 1, 1, 1, 1, 1, 1, 0, 1, 0, 1],
+    [1, 0, 1, 1, 1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 0, 1],
+    [1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1],
+    [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+]
 ALL = pytest.mark.parametrize("maze", MAZES.values(), ids=MAZES.keys())
 
 
@@ -14,7 +28,7 @@ def test_maps_and_coordinates_are_gymnasium_robotics(maze):
     from gymnasium_robotics.envs.maze import maps
     from gymnasium_robotics.envs.maze.maze_v4 import Maze
 
-    theirs = {"umaze": maps.U_MAZE, "medium": maps.MEDIUM_MAZE, "large": maps.LARGE_MAZE}
+    theirs = {"umaze": maps.U_MAZE, "medium": maps.MEDIUM_MAZE, "large": maps.LARGE_MAZE, "giant": OGBENCH_GIANT}
     name = next(k for k, v in MAZES.items() if v == maze)
     assert maze.gymnasium_map == theirs[name]
     reference = Maze(theirs[name], maze_size_scaling=1.0, maze_height=0.4)

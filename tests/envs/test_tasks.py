@@ -45,13 +45,13 @@ class TestMazeTask:
             np.testing.assert_array_equal(rewards, np.hypot(*(after[:, :2] - goals).T) <= 0.5)
             assert not ended.any()
 
-    def test_fixed_goals_are_d4rls(self, name):
+    def test_fixed_goals_are_d4rls_and_ogbenchs(self, name):
         task = find_task(name)
-        fixed = {"umaze": (1, 1), "medium": (6, 6), "large": (7, 9)}
+        fixed = {"umaze": (1, 1), "medium": (6, 6), "large": (7, 9), "giant": (10, 14)}
         assert task.goal_cell == (fixed[name.split("-")[1]] if name.startswith("maze2d") else None)
-        steps = {"umaze": 300, "medium": 600, "large": 800}[name.split("-")[1]]
-        scores = {"umaze": (23.85, 161.86), "medium": (13.13, 277.39), "large": (6.7, 273.99)}[name.split("-")[1]]
-        assert task.episode_steps == steps and task.score_range == scores
+        steps = {"umaze": 300, "medium": 600, "large": 800, "giant": 1200}[name.split("-")[1]]
+        scores = {"umaze": (23.85, 161.86), "medium": (13.13, 277.39), "large": (6.7, 273.99)}
+        assert task.episode_steps == steps and task.score_range == scores.get(name.split("-")[1])
 
     def test_episode_is_its_seeds_in_any_slot(self, name):
         task = find_task(name)
