@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from diffplan.planner.execution import Controller, Executor, PlannedActions, TrackingController
+from diffplan.planner.controllers import Controller, PlannedActions, RacingController, TrackingController
+from diffplan.planner.execution import Executor
 from diffplan.planner.pipeline import TrajectoryPlanner
 from diffplan.planner.plant import Plant
-from diffplan.planner.racing import RacingController, courses
+from diffplan.planner.racing import courses
 
 from .simulators import Simulators
 from .tasks import Task

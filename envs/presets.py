@@ -24,6 +24,7 @@ class Preset:
         octaves: Fourier features of the denoiser's input.
         normalizer: "limits" or "gaussian".
         sampling: defaults of `planner.options.Sampling`.
+        fixed: plans always last the whole horizon, as in Diffuser: windows run on from goal to goal.
     """
 
     name: str = "default"
@@ -36,6 +37,7 @@ class Preset:
     octaves: int | None = None
     normalizer: str | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
+    fixed: bool = False
 
     def fit(self, task: Task) -> Task:
         """The task with this preset's windows."""
@@ -63,6 +65,7 @@ PRESETS = {
             horizon=128,
             multipliers=(1, 4, 8),
             noise_levels=64,
+            fixed=True,
             sampling={
                 "sampler": "ddpm",
                 "steps": 64,

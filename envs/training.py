@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from diffplan.planner.episodes import Episodes
 from diffplan.planner.normalizer import Normalizer
 from diffplan.planner.objectives import denoising, predicting_returns
 from diffplan.planner.options import Sampling
@@ -92,7 +93,7 @@ def train_run(
     yield from _data(task, dataset, accelerator)
     dataset = dataset or dataset_of(task)
     episodes = load_episodes(dataset, task)
-    check_horizon(episodes, task.spec, task.horizon)
+    check_horizon(_shown(episodes, task, preset), task.spec, task.horizon)
     denoiser, returns = shares(config, only is None and rewarded(episodes))
     record = {
         **task.record(),
@@ -168,10 +169,16 @@ def _data(task: Task, dataset: str | None, accelerator: Accelerator) -> Iterator
     accelerator.wait_for_everyone()
 
 
+def _shown(episodes: Episodes, task: Task, preset: Preset) -> Episodes:
+    """The episodes as windows see them: fixed ones run on from goal to goal."""
+    return episodes.joined() if preset.fixed and task.spec.position else episodes
+
+
 def _run(job: Job, *, only: Only | None = None) -> Iterator[Progress]:
     """Train what is left to train of each part, the denoiser first."""
     device, task = job.accelerator.device, job.task
-    windows = Windows(job.episodes, task.spec, horizon=task.horizon, device=device)
+    shown = _shown(job.episodes, task, job.preset)
+    windows = Windows(shown, task.spec, horizon=task.horizon, device=device, fixed=shown is not job.episodes)
     scheduler = make_scheduler("ddim", train_steps=job.preset.noise_levels)
     levels, normalizer = scheduler.alphas_cumprod, Normalizer.fit(job.episodes, task.spec, task.normalizer)
     network = _begin(job, job.denoiser, lambda: _denoiser(job), STATE)

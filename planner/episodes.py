@@ -109,6 +109,27 @@ class Episodes:
         part = slice(self.offsets[index], self.offsets[index + 1])
         return self.observations[part], self.actions[part][:-1]
 
+    def joined(self) -> Episodes:
+        """Episodes that go on where the one before ended, as one: recordings that were cut wherever a goal was reached.
+
+        Rewards stay with their actions; what ended in failure is never joined to what follows.
+        """
+        first, last = self.offsets[:-1], self.offsets[1:] - 1
+        on = np.zeros(len(self), dtype=bool)  # whether the episode goes on in the next
+        on[:-1] = (self.observations[last[:-1]] == self.observations[first[1:]]).all(axis=1)
+        if self.terminated is not None:
+            on &= ~self.terminated
+        kept = np.ones(len(self.observations), dtype=bool)
+        kept[last[on]] = False  # seen again, with its action, as the next one's first
+        ends = (np.cumsum(kept) - 1)[last[~on]]
+        return Episodes(
+            self.observations[kept],
+            self.actions[kept],
+            np.concatenate([[0], ends + 1]).astype(np.int64),
+            None if self.rewards is None else self.rewards[kept],
+            None if self.terminated is None else self.terminated[~on],
+        )
+
     def split(self, share: float, *, seed: int = 0) -> tuple[Episodes, Episodes]:
         """Two sets of whole episodes, drawn at random: a share held out, at least one episode, and the rest, in order.
 

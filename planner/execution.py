@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from .conditions import Conditions
+from .controllers import Controller
 from .guides import Cost, Guide
 from .pipeline import Feasible, TrajectoryPlanner
 from .plan import Plan, Reference
@@ -41,55 +42,6 @@ class Environments(Protocol):
     def step(self, actions: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Apply actions (B, A); next observations (B, O), rewards (B,), and which episodes have ended (B,)."""
         ...
-
-
-class Controller(Protocol):
-    """Turns what the plan asks for into actions."""
-
-    def act(self, observations: Array, now: Reference, ahead: Reference) -> Array:
-        """Actions (B, A) for observations (B, O), given the plan at this step and at the next."""
-        ...
-
-
-@dataclass(frozen=True)
-class PlannedActions:
-    """Applies the planned actions as they are: works wherever one token is one step.
-
-    Args:
-        limit: actions are clipped to [-limit, limit]; None leaves them alone.
-    """
-
-    limit: float | None = None
-
-    def act(self, observations: Array, now: Reference, ahead: Reference) -> Array:
-        return now.action if self.limit is None else np.clip(now.action, -self.limit, self.limit)
-
-
-@dataclass(frozen=True)
-class TrackingController:
-    """Drives the positions along the plan: action = f planned + p (position error) + d (velocity error).
-
-    Args:
-        position: indices of the positions among the observations.
-        velocity: indices of their rates.
-        p_gain: action per unit of position error.
-        d_gain: action per unit of velocity error.
-        feedforward: share of the planned action that is applied beside.
-        limit: actions are clipped to [-limit, limit].
-    """
-
-    position: tuple[int, ...]
-    velocity: tuple[int, ...]
-    p_gain: float = 10.0
-    d_gain: float = 1.0
-    feedforward: float = 0.0
-    limit: float = 1.0
-
-    def act(self, observations: Array, now: Reference, ahead: Reference) -> Array:
-        off = ahead.position - observations[:, list(self.position)]
-        slip = ahead.velocity - observations[:, list(self.velocity)]
-        action = self.feedforward * now.action + self.p_gain * off + self.d_gain * slip
-        return np.clip(action, -self.limit, self.limit)
 
 
 @dataclass(frozen=True)
@@ -256,13 +208,20 @@ class Executor:
         """
         spec = self.planner.spec
         if (
-            not (self.goals.shape[1] and self.pin_goal)
+            not (self.goals.shape[1] and self.pin_goal and flight.final)
             or flight.way.steps - flight.age > self.replan_every * self.tempo
         ):
             return True
         here = observation[spec.position_indices]
         off = here - flight.way.reference(np.array([flight.age])).position[0]
         return bool(np.linalg.norm(off) > self.tolerance)
+
+    def _aims(self, observation: Array, goal: Array) -> Sequence[Sequence[float]]:
+        """Where to plan to, one after another: nowhere in particular, the goal, or first a stop on the way to it."""
+        if not len(goal) or not self.pin_goal:
+            return ()
+        one_leg = self.options.get("legs") in (None, 1) and self.planner.sampling.legs == 1
+        return self.planner.stops(observation.tolist(), goal.tolist()) if one_leg else (goal.tolist(),)
 
     def _replan(
         self,
@@ -276,11 +235,10 @@ class Executor:
         who = np.flatnonzero(due).tolist()
         if not who:
             return flights
+        aims = [self._aims(observations[i], goals[i]) for i in who]
         problems: list[Conditions] = [
-            self.planner.problem(
-                observations[i].tolist(), goals[i].tolist() if len(goals[i]) and self.pin_goal else None
-            )
-            for i in who
+            self.planner.problem(observations[i].tolist(), aim[0] if aim else None)
+            for i, aim in zip(who, aims, strict=True)
         ]
         previous = [(flights[i].plan, flights[i].plan_age) for i in who] if flights else None
         plans = self.planner.plan_many(
@@ -296,16 +254,21 @@ class Executor:
         began = time.perf_counter()
         ways = plans if self.hasten is None else self.hasten(plans)
         self.plan_seconds.append(plans[0].seconds + time.perf_counter() - began)
-        fresh = dict(zip(who, map(_Flight, plans, ways), strict=True))
+        final = [len(aim) <= 1 for aim in aims]
+        fresh = dict(zip(who, map(_Flight, plans, ways, final), strict=True))
         return [fresh.get(i) or flights[i] for i in range(len(due))]
 
 
 @dataclass
 class _Flight:
-    """A plan, the way it is followed (itself, or a course), and how far that has been gone, in its own steps."""
+    """A plan, the way it is followed (itself, or a course), and how far that has been gone, in its own steps.
+
+    `final` says whether it ends at the goal, not at a stop on the way there.
+    """
 
     plan: Plan
     way: Way
+    final: bool = True
     age: float = 0.0
 
     @property

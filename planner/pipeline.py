@@ -28,6 +28,7 @@ from .plan import Array, Plan, sorted_plans
 from .plant import Plant
 from .racing import quickest_first
 from .returns import ReturnModel
+from .roadmap import Roadmap
 from .sampling import CleanPredictor, Step, denoise, draw_noise
 from .schedulers import Scheduler, for_one_plan
 from .selection import judge, order
@@ -96,6 +97,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         )
         self.spec, self.horizon, self.task = TrajectorySpec(**spec), horizon, task
         self.sampling = Sampling(**(sampling or {}))
+        self._roadmap: Roadmap | None = None
         self.predict = CleanPredictor(denoiser, scheduler.alphas_cumprod, prediction, clip)
         for network in (denoiser, returns):
             if network is not None:
@@ -200,6 +202,18 @@ class TrajectoryPlanner(DiffusionPipeline):
         seconds = time.perf_counter() - began
         return [replace(plan, seconds=seconds) for plan in plans]
 
+    def stops(self, start: Sequence[float] | Tensor, goal: Sequence[float]) -> list[Sequence[float]]:
+        """Positions (P,) to plan to one after another from an observation (O,) to a goal (P,), which is the last.
+
+        More than the goal only where it is farther than a plan reaches and a plant knows the way (see `roadmap`).
+        """
+        if self.plant is None:
+            return [goal]
+        if self._roadmap is None or self._roadmap.plant is not self.plant:
+            self._roadmap = Roadmap(self.plant, self.horizon * self.spec.token_seconds)
+        here = np.asarray(start, dtype=float)[self.spec.position_indices]
+        return [stop.tolist() for stop in self._roadmap.stops(here, goal)]
+
     def route(
         self,
         start: Sequence[float] | Tensor,
@@ -212,6 +226,8 @@ class TrajectoryPlanner(DiffusionPipeline):
     ) -> Plan:
         """Plan through several positions in order: each leg begins in the state in which the one before it arrives.
 
+        One that is farther than a plan reaches is planned to in several legs (see `stops`).
+
         Args:
             start: observation (O,).
             stops: positions (P,), the last of them the goal.
@@ -222,17 +238,17 @@ class TrajectoryPlanner(DiffusionPipeline):
         """
         if not len(stops):
             raise ValueError("a route needs at least a goal")
+        known: dict[str, Any] = {"generator": generator, "guide": guide, "feasible": feasible}
         plan: Plan | None = None
         for stop in stops:
             here = start if plan is None else plan.observations[0, plan.arrivals[0]]
-            leg = self.plan(
-                self.problem(torch.as_tensor(here), stop),
-                generator=generator,
-                guide=guide,
-                feasible=feasible,
-                **options,
+            between = (
+                [stop] if options.get("legs", self.sampling.legs) != 1 else self.stops(torch.as_tensor(here), stop)
             )
-            plan = leg if plan is None else plan.then(leg)
+            for position in between:
+                here = start if plan is None else plan.observations[0, plan.arrivals[0]]
+                leg = self.plan(self.problem(torch.as_tensor(here), position), **known, **options)
+                plan = leg if plan is None else plan.then(leg)
         assert plan is not None
         return plan
 

@@ -39,6 +39,7 @@ class Plant(ModelMixin, ConfigMixin):
         dt_seconds: duration of one environment step.
         voxels: of the grid of visited places along each axis.
         voxel: side of a voxel, in position units.
+        pace: mean speed of the data, in position units per second.
 
     Attributes:
         answer: (P,) a, share of a velocity that is left after a step.
@@ -60,7 +61,12 @@ class Plant(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(
-        self, axes: int = 2, dt_seconds: float = 0.01, voxels: tuple[int, ...] = (1, 1), voxel: float = 0.05
+        self,
+        axes: int = 2,
+        dt_seconds: float = 0.01,
+        voxels: tuple[int, ...] = (1, 1),
+        voxel: float = 0.05,
+        pace: float = 1.0,
     ) -> None:
         super().__init__()
         if not 1 <= axes <= AXES_MOST or len(voxels) != axes or min(voxels) < 1:
@@ -95,7 +101,7 @@ class Plant(ModelMixin, ConfigMixin):
         actions = episodes.actions[now].astype(np.float64)
         steps = np.linalg.norm(positions[now + 1] - positions[now], axis=1)
         voxel, voxels, origin, visited = _grid(positions, float(np.median(steps)))
-        made = cls(len(spec.position), spec.dt_seconds, voxels, voxel)
+        made = cls(len(spec.position), spec.dt_seconds, voxels, voxel, float(steps.mean()) / spec.dt_seconds)
         for axis in range(len(spec.position)):
             v, after, u = velocities[now, axis], velocities[now + 1, axis], actions[:, axis]
             a, b = _response(v, after, u)

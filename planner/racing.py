@@ -71,28 +71,6 @@ class Course:
         return Reference(observation, self.positions[at], velocity, asked.action)
 
 
-@dataclass(frozen=True)
-class RacingController:
-    """Drives the plant along a course with the fitted inverse dynamics.
-
-    Args:
-        plant: fitted to the task's data.
-        position: indices of the positions among the observations.
-        velocity: indices of their rates.
-        gain: share of a position error that is made good in the next step.
-    """
-
-    plant: Plant
-    position: tuple[int, ...]
-    velocity: tuple[int, ...]
-    gain: float = 0.3
-
-    def act(self, observations: Array, now: Reference, ahead: Reference) -> Array:
-        off = now.position - observations[:, list(self.position)]
-        wanted = ahead.velocity + self.gain * off / self.plant.config.dt_seconds
-        return self.plant.actions_for(observations[:, list(self.velocity)], wanted)
-
-
 def courses(plant: Plant, plans: Sequence[Plan]) -> list[Course]:
     """The fastest course along each plan's best candidate."""
     paths, times = zip(*(_whole_path(plan) for plan in plans), strict=True)

@@ -31,6 +31,7 @@ class Windows:
         horizon: H, tokens per window.
         device: where the data is kept and windows are made.
         discount: of rewards, per environment step; None where returns are not asked for.
+        fixed: windows are always of the whole horizon and arrive at its last token, as in Diffuser.
 
     Raises:
         ValueError: widths do not fit the spec, no episode is long enough for two tokens or a horizon that is longer
@@ -45,6 +46,7 @@ class Windows:
         horizon: int,
         device: torch.device | str = "cpu",
         discount: float | None = None,
+        fixed: bool = False,
     ) -> None:
         check_widths(episodes, spec)
         longest = int(episodes.lengths.max())
@@ -53,10 +55,12 @@ class Windows:
                 f"horizon {horizon} at stride {spec.stride} needs episodes of at least {spec.stride} steps "
                 f"and 2 tokens; the longest episode has {longest} steps"
             )
-        self.spec, self.horizon = spec, horizon
+        self.spec, self.horizon, self.fixed = spec, horizon, fixed
         ends = np.repeat(episodes.offsets[1:] - 1, np.diff(episodes.offsets))
         room = (ends - np.arange(len(ends))) // spec.stride  # whole tokens ahead of each state
         absorbs, usable = _absorbing(episodes, spec, room, horizon)
+        if fixed:
+            usable &= room >= horizon - 1
         if not usable.any():
             raise ValueError(f"no episode is long enough for a window of {horizon} tokens of {spec.stride} steps")
         self.starts = torch.from_numpy(np.flatnonzero(usable)).to(device)
@@ -93,7 +97,7 @@ class Windows:
         pick, u, coin = torch.rand(3, batch, generator=generator, device=device, dtype=torch.float64)
         first = self.starts[(pick * len(self.starts)).long()]
         room = self.room[first]
-        if not self.spec.position:
+        if self.fixed or not self.spec.position:
             return first, room
         length = torch.where(coin < 0.5, torch.exp(u * torch.log(room + 1.0)), 1 + u * room).long()
         return first, torch.minimum(length, room).clamp(min=1)  # rounding must not carry a window past its episode

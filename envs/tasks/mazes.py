@@ -198,6 +198,7 @@ def maze_task(name: str, dataset: str, maze: MazeMap, pace: Pace, **rest: Any) -
         **rest: other fields of `MazeTask`.
     """
     settings = pace._asdict()
+    settings["sampling"] = {"select": "fastest"} | pace.sampling
     names = ("x", "y", "vx", "vy")
     return MazeTask(
         name=name,
@@ -214,6 +215,7 @@ def maze_task(name: str, dataset: str, maze: MazeMap, pace: Pace, **rest: Any) -
 
 def maze_tasks() -> dict[str, Task]:
     more = {"candidates": 16}
+    paper = {"medium": 256, "large": 384}  # Diffuser's own horizons; 128 on umaze
     rows: list[tuple[str, str, Cell, tuple[float, float] | None, Pace]] = [
         ("umaze", "PointMaze_UMaze-v3", (1, 1), (23.85, 161.86), Pace(5, 32, 300, 9.0, 1.5, {})),
         ("medium", "PointMaze_Medium-v3", (6, 6), (13.13, 277.39), Pace(10, 36, 600, 20.0, 1.3, more)),
@@ -224,7 +226,8 @@ def maze_tasks() -> dict[str, Task]:
     for size, gymnasium_id, goal, scores, pace in rows:
         for family, goal_cell in (("maze2d", goal), ("multi2d", None)):
             name = f"{family}-{size}"
-            fixed = {"goal_cell": goal_cell, "score_range": scores, "gymnasium_id": gymnasium_id}
+            fixed: dict[str, Any] = {"goal_cell": goal_cell, "score_range": scores, "gymnasium_id": gymnasium_id}
+            fixed |= {"presets": {"paper": {"horizon": paper[size]}} if size in paper else {}}
             made[name] = maze_task(name, f"diffplan/maze2d/{size}-v0", MAZES[size], pace, **fixed)
     for name in ("maze2d-umaze", "multi2d-umaze"):
         for kind in _other_data(made[name]):

@@ -19,14 +19,14 @@ _HOMES = {
     "MazeTask": "envs.tasks",
     "Normalizer": "planner.normalizer",
     "Plan": "planner.plan",
-    "PlannedActions": "planner.execution",
+    "PlannedActions": "planner.controllers",
     "Preset": "envs.presets",
     "Rollout": "planner.execution",
     "Sampling": "planner.options",
     "Simulators": "envs.simulators",
     "Task": "envs.tasks",
     "TemporalUNet": "planner.unet",
-    "TrackingController": "planner.execution",
+    "TrackingController": "planner.controllers",
     "TrainConfig": "planner.training",
     "TrajectoryPlanner": "planner.pipeline",
     "TrajectorySpec": "planner.spec",
@@ -72,11 +72,11 @@ if TYPE_CHECKING:
     from .envs.tasks import register as register
     from .envs.training import train_run as train_run
     from .planner.conditions import Conditions as Conditions
+    from .planner.controllers import PlannedActions as PlannedActions
+    from .planner.controllers import TrackingController as TrackingController
     from .planner.episodes import Episodes as Episodes
     from .planner.execution import Executor as Executor
-    from .planner.execution import PlannedActions as PlannedActions
     from .planner.execution import Rollout as Rollout
-    from .planner.execution import TrackingController as TrackingController
     from .planner.guides import Guide as Guide
     from .planner.guides import parse_guide as parse_guide
     from .planner.guides import register_guide as register_guide

@@ -21,7 +21,8 @@ from diffplan.envs.runs import load_planner
 from diffplan.envs.simulators import Simulators
 from diffplan.envs.tasks import find_task
 from diffplan.envs.wishes import guides_for, parse_wishes
-from diffplan.planner.execution import Executor, PlannedActions
+from diffplan.planner.controllers import PlannedActions
+from diffplan.planner.execution import Executor
 
 TASK = find_task("hopper-medium")
 STEPS = 12

@@ -16,7 +16,8 @@ from diffplan.envs.runs import load_planner
 from diffplan.envs.simulators import Simulators
 from diffplan.envs.tasks import Task, all_tasks, find_task, register
 from diffplan.envs.training import train_run
-from diffplan.planner.execution import Executor, PlannedActions, TrackingController
+from diffplan.planner.controllers import PlannedActions, TrackingController
+from diffplan.planner.execution import Executor
 from diffplan.planner.spec import TrajectorySpec
 from diffplan.planner.training import TrainConfig
 

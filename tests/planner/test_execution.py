@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffplan.planner.execution import Executor, PlannedActions, TrackingController
+from diffplan.planner.controllers import PlannedActions, TrackingController
+from diffplan.planner.execution import Executor
 from diffplan.planner.plan import Reference
 
 DT = 0.1

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from diffplan.planner.execution import Executor, TrackingController
+from diffplan.planner.controllers import TrackingController
+from diffplan.planner.execution import Executor
 
 
 class Rail:

@@ -1,0 +1,114 @@
+"""Goals farther than any plan: stops on the way there, found in the space that the data has visited.
+
+A window spans so many steps; a goal beyond it is reached by way of stops, each within a window's span of the one
+before (subgoals on a graph of the data, as in Eysenbach et al. 2019, "Search on the Replay Buffer"; the denoiser plans
+every leg).
+
+Shape letters: V visited voxels, P positions, n points of a route.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse, spatial
+from scipy.sparse import csgraph
+
+from .plan import Array
+from .plant import Plant
+
+IN_REACH = 1.0  # of a window's span: nearer goals are planned for at once
+LEG = 0.5  # of a window's span, from stop to stop: half of the training windows are shorter
+SHY = 0.1  # position units: a way this close to unvisited space counts twice its length
+ROOM = 0.25  # of a leg, in which a stop may move to where there is most room
+TREES = 256  # goals whose ways are remembered
+
+
+class Roadmap:
+    """Shortest ways through visited space.
+
+    Args:
+        plant: whose data has visited it.
+        span_seconds: duration of a plan, H tokens.
+    """
+
+    def __init__(self, plant: Plant, span_seconds: float) -> None:
+        self.plant = plant
+        self.span = plant.config.pace * span_seconds
+        self._trees: OrderedDict[int, NDArray[np.int32]] = OrderedDict()
+
+    def stops(self, start: ArrayLike, goal: ArrayLike) -> list[Array]:
+        """Positions (P,) on the way from a start to a goal, the goal last; only the goal where it is within reach."""
+        way = self.route(start, goal)
+        gone = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(way, axis=0), axis=1))])
+        room = self.plant.depth(way)[0]
+        stops, at = [], 0.0
+        while gone[-1] - at > IN_REACH * self.span:
+            at += LEG * self.span
+            near = np.abs(gone - at) <= ROOM * LEG * self.span
+            index = int(np.argmax(np.where(near, room, -np.inf)))
+            stops.append(way[index])
+            at = float(gone[index])
+        return [*stops, np.asarray(goal, dtype=float)]
+
+    def route(self, start: ArrayLike, goal: ArrayLike) -> Array:
+        """Way (n, P) through the centres of visited voxels; straight where nothing visited joins the two."""
+        ends = np.array([start, goal], dtype=float)
+        if not len(self._places):
+            return ends
+        here, there = (int(v) for v in self._nearest.query(ends)[1])
+        before, chain = self._tree(there), [here]
+        while chain[-1] != there and before[chain[-1]] >= 0:
+            chain.append(int(before[chain[-1]]))
+        return np.vstack([ends[:1], self._places[chain] if chain[-1] == there else ends[:0], ends[1:]])
+
+    def _tree(self, goal: int) -> NDArray[np.int32]:
+        """For each voxel (V,) the next one on the way to a goal; negative where there is none."""
+        if goal not in self._trees:
+            _, before = csgraph.dijkstra(self._graph, directed=False, indices=goal, return_predecessors=True)
+            self._trees[goal] = before.astype(np.int32)
+        self._trees.move_to_end(goal)
+        while len(self._trees) > TREES:
+            self._trees.popitem(last=False)
+        return self._trees[goal]
+
+    @cached_property
+    def _cells(self) -> NDArray[np.int64]:
+        return np.argwhere(self.plant.visited.cpu().numpy() > 0.5)
+
+    @cached_property
+    def _places(self) -> Array:
+        """Centres (V, P) of the visited voxels."""
+        return self.plant.origin.double().cpu().numpy() + (self._cells + 0.5) * self.plant.config.voxel
+
+    @cached_property
+    def _nearest(self) -> spatial.cKDTree:
+        return spatial.cKDTree(self._places)
+
+    @cached_property
+    def _graph(self) -> sparse.csr_array:
+        """Lengths from voxel to voxel that touch, longer where unvisited space is near."""
+        shape = tuple(self.plant.visited.shape)
+        number = np.full(shape, -1)
+        number[tuple(self._cells.T)] = np.arange(len(self._cells))
+        price = 1 + SHY / np.maximum(self.plant.depth(self._places)[0], SHY / 4)
+        rows, columns, lengths = [], [], []
+        for offset in itertools.product((-1, 0, 1), repeat=len(shape)):
+            if offset <= (0,) * len(shape):
+                continue  # each pair once
+            other = self._cells + offset
+            inside = ((other >= 0) & (other < shape)).all(axis=1)
+            found = np.full(len(other), -1)
+            found[inside] = number[tuple(other[inside].T)]
+            joined = np.flatnonzero(found >= 0)
+            rows.append(joined)
+            columns.append(found[joined])
+            far = float(np.linalg.norm(offset)) * self.plant.config.voxel
+            lengths.append(far * (price[joined] + price[found[joined]]) / 2)
+        count = len(self._cells)
+        joints = np.concatenate(rows), np.concatenate(columns)
+        return sparse.coo_array((np.concatenate(lengths), joints), shape=(count, count)).tocsr()
