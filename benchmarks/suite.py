@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from diffplan.envs.presets import Preset, find_preset
 from diffplan.envs.records import write_json
-from diffplan.envs.runs import RUNS, STATE, exact_command, find_run, load_planner, read_record, versions
+from diffplan.envs.runs import RUNS, exact_command, find_run, load_planner, read_record, versions
 from diffplan.envs.tasks import MazeTask, RobotTask, Task, all_tasks, find_task
 from diffplan.envs.training import train_run
 from diffplan.planner.training import TrainConfig
@@ -24,9 +21,13 @@ from .evaluate import Evaluation, evaluate, record
 from .guiding import composition
 from .learned import returns_alone, roundabout, stitching
 from .locomotion import compare
+from .maze_plots import save_plots
+from .maze_report import tables
+from .mazes import MazeBenchmark
 from .report import HEADER, guides_table, learned_table, markdown, table_rows
 from .robot_report import control_rows, locomotion_rows
 from .scenarios import make_scenarios
+from .trained import training_record
 
 Report = tuple[dict[str, Any], list[list[str]]]
 """Numbers for the JSON, and rows of the table."""
@@ -34,6 +35,7 @@ Report = tuple[dict[str, Any], list[list[str]]]
 SEED = 1  # of the episodes: settings were chosen on those of seed 0
 
 SUITE = {
+    "maze": "all mazes: the presets beside random, waypoint controller, time-optimal bound and Diffuser's own recipe",
     "maze2d-umaze": "train umaze with the default preset, then maze2d and multi2d under the strict protocol",
     "maze2d-medium": "the same for medium",
     "maze2d-large": "the same for large",
@@ -64,14 +66,17 @@ LEARNED: dict[str, tuple[str, Callable[[str | None, int, int], Any]]] = {
 GUIDED_CANDIDATES = 32
 
 
-def run_benchmark(name: str, *, output: Path, run: str | None = None, episodes: int = 100) -> Iterator[str]:
+def run_benchmark(
+    name: str, *, output: Path, run: str | None = None, episodes: int | None = None, quick: bool = False
+) -> Iterator[str]:
     """Run one benchmark, yielding lines to show.
 
     Args:
         name: of `SUITE`.
         output: folder of NAME.json and NAME.md.
         run: a run to measure instead of training one.
-        episodes: per row.
+        episodes: per row; None for the benchmark's own number, mostly 100.
+        quick: less of everything; only "maze" knows it.
 
     Raises:
         ValueError: an unknown name, or a folder that is not there.
@@ -80,6 +85,12 @@ def run_benchmark(name: str, *, output: Path, run: str | None = None, episodes: 
         raise ValueError(f"unknown benchmark {name!r}; known: {', '.join(SUITE)}")
     if not output.is_dir():
         raise ValueError(f"folder {str(output)!r} does not exist; make it, or name another with --output")
+    if name == "maze":
+        yield from _mazes(output, quick, episodes)
+        return
+    if quick:
+        raise ValueError(f"benchmark {name!r} has no quick setting; only maze has")
+    episodes = 100 if episodes is None else episodes
     header = ["row", *HEADER]
     if name == "execution":
         report, rows = yield from _execution(run, episodes)
@@ -101,6 +112,19 @@ def run_benchmark(name: str, *, output: Path, run: str | None = None, episodes: 
     (output / f"{name}.md").write_text(f"# {name}\n\n{SUITE[name]}\n\n" + markdown(header, rows))
     yield markdown(header, rows)
     yield f"wrote {output / f'{name}.json'}"
+
+
+def _mazes(output: Path, quick: bool, episodes: int | None) -> Iterator[str]:
+    bench = MazeBenchmark.standard(quick=quick, episodes=episodes)
+    name = "maze-quick" if quick else "maze"
+    report = yield from bench.run()
+    report |= {"versions": versions(), "command": exact_command()}
+    write_json(output / f"{name}.json", report)
+    made = {title: markdown(table[0], table[1:]) for title, table in tables(report).items()}
+    (output / f"{name}.md").write_text("".join(f"## {title}\n\n{text}\n" for title, text in made.items()))
+    yield made["main"]
+    pictures = save_plots(report, output) if not quick else []
+    yield f"wrote {', '.join(str(p) for p in [output / f'{name}.json', *pictures])}"
 
 
 def _maze(name: str, run: str | None, episodes: int) -> Generator[str, None, Report]:
@@ -211,24 +235,3 @@ def _measure(run: str | None, task_name: str, episodes: int, **options: Any) -> 
     took = f"{time.monotonic() - began:.0f} s"
     yield f"{task_name}: strict {result.stats.score_strict}, success {result.stats.success_rate:.0%} ({took})"
     return numbers
-
-
-def training_record(folder: Path) -> dict[str, Any]:
-    """How a run was trained: settings, updates, minutes, data, threads."""
-    from safetensors import safe_open
-
-    kept = read_record(folder)
-    with safe_open(folder / STATE, framework="pt") as file:
-        state = json.loads(file.metadata()["diffplan"])
-    wanted = ("task", "dataset", "fingerprint", "config", "preset", "command", "versions")
-    return {key: kept[key] for key in wanted} | {
-        "returns": kept.get("returns"),
-        "updates": state["step"],
-        "minutes": round(state["seconds"] / 60, 2),
-        "cpu_threads": kept.get("cpu_threads", torch.get_num_threads()),
-        "task_settings": {
-            k: v
-            for k, v in dataclasses.asdict(find_task(kept["task"])).items()
-            if k in ("horizon", "sampling", "replan_every", "tempo", "discount")
-        },
-    }

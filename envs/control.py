@@ -62,18 +62,21 @@ def executor_for(
         task: what is executed.
         simulators: its environments.
         controller: see `controller_for`; or "racing", which follows the fastest course along each plan with the
-            dynamics that were fitted to the data. "auto" races where nothing speaks against it: the planner has a
-            plant, no guide (which may ask for less speed or another way) leads, and no tempo is given.
+            dynamics that were fitted to the data, or "retimed", which does not smooth its path. "auto" races where
+            nothing speaks against it: the planner has a plant, no guide (which may ask for less speed or another way)
+            leads, and no tempo is given.
         tempo: how much faster than planned plans are followed; None takes the task's.
         replan_every: environment steps between plans; None takes the task's.
         **options: of `planner.execution.Executor`.
     """
     replan_every, plant = replan_every or task.replan_every, planner.plant
-    if controller == "racing" or (controller == "auto" and _may_race(task, plant, tempo, options.get("guide"))):
+    if controller in ("racing", "retimed") or (
+        controller == "auto" and _may_race(task, plant, tempo, options.get("guide"))
+    ):
         if plant is None:
             raise ValueError("the racing controller needs a plant fitted to the data; train the run again")
         indices = tuple(task.spec.position_indices), tuple(task.spec.velocity_indices)
-        options["hasten"] = functools.partial(courses, plant)
+        options["hasten"] = functools.partial(courses, plant, bent=controller != "retimed")
         return Executor(
             planner, simulators, controller=RacingController(plant, *indices), replan_every=replan_every, **options
         )

@@ -216,12 +216,12 @@ class Executor:
         off = here - flight.way.reference(np.array([flight.age])).position[0]
         return bool(np.linalg.norm(off) > self.tolerance)
 
-    def _aims(self, observation: Array, goal: Array) -> Sequence[Sequence[float]]:
+    def _aims(self, observation: Array, goal: Array, nearer: bool) -> Sequence[Sequence[float]]:
         """Where to plan to, one after another: nowhere in particular, the goal, or first a stop on the way to it."""
         if not len(goal) or not self.pin_goal:
             return ()
         one_leg = self.options.get("legs") in (None, 1) and self.planner.sampling.legs == 1
-        return self.planner.stops(observation.tolist(), goal.tolist()) if one_leg else (goal.tolist(),)
+        return self.planner.stops(observation.tolist(), goal.tolist(), nearer=nearer) if one_leg else (goal.tolist(),)
 
     def _replan(
         self,
@@ -231,32 +231,46 @@ class Executor:
         goals: Array,
         generators: Sequence[torch.Generator],
     ) -> list[_Flight]:
-        """New plans for those that are due, all in one batch."""
+        """New plans for those that are due, all in one batch; those that found no way try for a nearer stop."""
         who = np.flatnonzero(due).tolist()
         if not who:
             return flights
-        aims = [self._aims(observations[i], goals[i]) for i in who]
+        aims = {i: self._aims(observations[i], goals[i], False) for i in who}
+        fresh = self._flights(aims, flights, observations, generators)
+        lost = {i: self._aims(observations[i], goals[i], True) for i in who if fresh[i].blocked}
+        lost = {i: aim for i, aim in lost.items() if len(aim) > 1}
+        if lost:
+            again = self._flights(lost, [], observations, generators)
+            fresh |= {i: flight for i, flight in again.items() if not flight.blocked}
+        return [fresh.get(i) or flights[i] for i in range(len(due))]
+
+    def _flights(
+        self,
+        aims: dict[int, Sequence[Sequence[float]]],
+        flights: list[_Flight],
+        observations: Array,
+        generators: Sequence[torch.Generator],
+    ) -> dict[int, _Flight]:
+        """Plans to the first of each environment's aims, by environment; they go on from the flights before, if any."""
         problems: list[Conditions] = [
-            self.planner.problem(observations[i].tolist(), aim[0] if aim else None)
-            for i, aim in zip(who, aims, strict=True)
+            self.planner.problem(observations[i].tolist(), aim[0] if aim else None) for i, aim in aims.items()
         ]
-        previous = [(flights[i].plan, flights[i].plan_age) for i in who] if flights else None
         plans = self.planner.plan_many(
             problems,
-            generators=[generators[i] for i in who],
+            generators=[generators[i] for i in aims],
             guide=self.guide,
-            previous=previous,
+            previous=[(flights[i].plan, flights[i].plan_age) for i in aims] if flights else None,
             feasible=self.feasible,
             tempo=self.tempo,
-            past=[np.array(self._seen[i]) for i in who] if self.guide is not None else (),
+            past=[np.array(self._seen[i]) for i in aims] if self.guide is not None else (),
             **self.options,
         )
         began = time.perf_counter()
         ways = plans if self.hasten is None else self.hasten(plans)
         self.plan_seconds.append(plans[0].seconds + time.perf_counter() - began)
-        final = [len(aim) <= 1 for aim in aims]
-        fresh = dict(zip(who, map(_Flight, plans, ways, final), strict=True))
-        return [fresh.get(i) or flights[i] for i in range(len(due))]
+        return {
+            i: _Flight(plan, way, len(aim) <= 1) for (i, aim), plan, way in zip(aims.items(), plans, ways, strict=True)
+        }
 
 
 @dataclass
@@ -270,6 +284,10 @@ class _Flight:
     way: Way
     final: bool = True
     age: float = 0.0
+
+    @property
+    def blocked(self) -> bool:
+        return isinstance(self.way, Course) and self.way.blocked
 
     @property
     def plan_age(self) -> float:

@@ -26,9 +26,9 @@ from .normalizer import Normalizer
 from .options import Sampling
 from .plan import Array, Plan, sorted_plans
 from .plant import Plant
-from .racing import quickest_first
+from .racing import courses, quickest_first
 from .returns import ReturnModel
-from .roadmap import Roadmap
+from .roadmap import Roadmap, through
 from .sampling import CleanPredictor, Step, denoise, draw_noise
 from .schedulers import Scheduler, for_one_plan
 from .selection import judge, order
@@ -202,17 +202,20 @@ class TrajectoryPlanner(DiffusionPipeline):
         seconds = time.perf_counter() - began
         return [replace(plan, seconds=seconds) for plan in plans]
 
-    def stops(self, start: Sequence[float] | Tensor, goal: Sequence[float]) -> list[Sequence[float]]:
+    def stops(
+        self, start: Sequence[float] | Tensor | Array, goal: Sequence[float], *, nearer: bool = False
+    ) -> list[Sequence[float]]:
         """Positions (P,) to plan to one after another from an observation (O,) to a goal (P,), which is the last.
 
-        More than the goal only where it is farther than a plan reaches and a plant knows the way (see `roadmap`).
+        More than the goal only where it is farther than a plan reaches and a plant knows the way (see `roadmap`);
+        `nearer` ones are for where no candidate found a way to those.
         """
         if self.plant is None:
             return [goal]
         if self._roadmap is None or self._roadmap.plant is not self.plant:
             self._roadmap = Roadmap(self.plant, self.horizon * self.spec.token_seconds)
         here = np.asarray(start, dtype=float)[self.spec.position_indices]
-        return [stop.tolist() for stop in self._roadmap.stops(here, goal)]
+        return [stop.tolist() for stop in self._roadmap.stops(here, goal, nearer=nearer)]
 
     def route(
         self,
@@ -239,18 +242,19 @@ class TrajectoryPlanner(DiffusionPipeline):
         if not len(stops):
             raise ValueError("a route needs at least a goal")
         known: dict[str, Any] = {"generator": generator, "guide": guide, "feasible": feasible}
-        plan: Plan | None = None
-        for stop in stops:
-            here = start if plan is None else plan.observations[0, plan.arrivals[0]]
-            between = (
-                [stop] if options.get("legs", self.sampling.legs) != 1 else self.stops(torch.as_tensor(here), stop)
-            )
-            for position in between:
-                here = start if plan is None else plan.observations[0, plan.arrivals[0]]
-                leg = self.plan(self.problem(torch.as_tensor(here), position), **known, **options)
-                plan = leg if plan is None else plan.then(leg)
-        assert plan is not None
-        return plan
+        one_leg = options.get("legs", self.sampling.legs) == 1
+
+        def leg(here: Array, to: Sequence[float]) -> Plan:
+            return self.plan(self.problem(torch.as_tensor(here), to), **known, **options)
+
+        def between(here: Array, to: Sequence[float], nearer: bool) -> Sequence[Sequence[float]]:
+            return self.stops(here, to, nearer=nearer) if one_leg else [to]
+
+        return through(np.asarray(start, dtype=np.float32), stops, leg=leg, between=between, blocked=self.blocked)
+
+    def blocked(self, plan: Plan) -> bool:
+        """Whether the best candidate leads where the data shows no way; never where no plant tells."""
+        return self.plant is not None and courses(self.plant, [plan])[0].blocked
 
     def film(
         self,

@@ -93,6 +93,11 @@ class Plan:
         """Environment steps until the best candidate arrives."""
         return self.arrival_steps(0)
 
+    @property
+    def arrival_state(self) -> Array:
+        """Observation (O,) in which the best candidate arrives."""
+        return np.asarray(self.observations[0, int(self.arrivals[0])])
+
     def arrival_steps(self, candidate: int) -> int:
         """Environment steps until a candidate arrives."""
         return math.ceil(int(self.arrivals[candidate]) * self.spec.stride / self.tempo - 1e-9)

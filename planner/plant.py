@@ -5,6 +5,8 @@ Shape letters: S states, P positions, A actions, ... any leading shape.
 
 from __future__ import annotations
 
+import itertools
+import math
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +27,10 @@ MOST_VOXELS = 4_000_000
 SEEN = 3  # states that must lie in a voxel for it to count as visited: once may be an accident
 STEPS_PER_VOXEL = 1.5  # so that the states of one motion leave no gaps between them
 ROUNDS, KEPT = 4, 0.8  # of the trimmed regression: contacts and saturation are not the plant's own answer
+GROWN = 2  # voxels by which space is taken to be free beyond what was visited, where no contact speaks against it
+CONTACT = 0.25  # of the velocity that the largest action adds in a step: an answer further off is a contact
+WALL, THICK = 8, 4  # voxels: how far to all sides, and how deep, a contact is taken to be a flat wall
+MOST_CONTACTS = 20_000
 AXES_MOST = 3
 
 
@@ -48,6 +54,7 @@ class Plant(ModelMixin, ConfigMixin):
         cap: (P,) c, velocity above which the plant cuts off.
         top: (P,) largest velocity seen.
         visited: (voxels) 1 where the data has been.
+        free: (voxels) 1 where nothing is in the way: visited, or close to it and not behind what the data ran into.
         origin: (P,) corner of the grid.
     """
 
@@ -57,6 +64,7 @@ class Plant(ModelMixin, ConfigMixin):
     cap: Tensor
     top: Tensor
     visited: Tensor
+    free: Tensor
     origin: Tensor
 
     @register_to_config
@@ -75,7 +83,8 @@ class Plant(ModelMixin, ConfigMixin):
             raise ValueError(f"a grid of {tuple(voxels)} voxels is larger than {MOST_VOXELS:,}")
         for name in ("answer", "push", "force", "cap", "top", "origin"):
             self.register_buffer(name, torch.ones(axes))
-        self.register_buffer("visited", torch.zeros(tuple(voxels)))
+        for name in ("visited", "free"):
+            self.register_buffer(name, torch.zeros(tuple(voxels)))
 
     @staticmethod
     def fits(spec: TrajectorySpec) -> bool:
@@ -113,15 +122,26 @@ class Plant(ModelMixin, ConfigMixin):
             made.cap[axis] = min(top, float(np.median(left)))
         made.origin[:] = torch.from_numpy(origin)
         made.visited[:] = torch.from_numpy(visited)
+        off = velocities[now + 1] - made.next_velocities(velocities[now], actions)
+        walls = _walls(positions[now + 1], off, made)
+        made.free[:] = torch.from_numpy(_grown(visited > 0.5, walls).astype(np.float32))
         return made
 
     @cached_property
     def limits(self) -> tuple[Array, Array]:
-        """Largest acceleration (P,), per second squared, also against the drag at top speed; largest velocity (P,)."""
+        """Largest acceleration (P,), per second squared, also against the drag at top speed; largest velocity (P,).
+
+        Where drag takes more than half of the force at the velocities seen, the largest is that where it takes half.
+        """
         a, b, force, cap, top = (getattr(self, n).double().cpu().numpy() for n in _DYNAMICS)
-        dt = self.config.dt_seconds
-        reachable = np.minimum(top, a * cap + b * force)
-        return (b * force - (1 - a) * cap) / dt, reachable
+        drag, dt = np.maximum(1 - a, 1e-9), self.config.dt_seconds
+        fastest = np.minimum(np.minimum(top, a * cap + b * force), b * force / (2 * drag))
+        return (b * force - (1 - a) * np.minimum(cap, fastest)) / dt, fastest
+
+    def next_velocities(self, velocities: ArrayLike, actions: ArrayLike) -> Array:
+        """Velocities (..., P) a step after velocities (..., P) under actions (..., P), where nothing is in the way."""
+        a, b, force, cap, _ = (getattr(self, n).double().cpu().numpy() for n in _DYNAMICS)
+        return a * np.clip(np.asarray(velocities, dtype=float), -cap, cap) + b * np.clip(actions, -force, force)
 
     def actions_for(self, velocities: ArrayLike, wanted: ArrayLike) -> Array:
         """Actions (..., P) that turn velocities (..., P) into wanted ones within a step, clipped to what was seen."""
@@ -130,19 +150,20 @@ class Plant(ModelMixin, ConfigMixin):
         return np.clip((np.asarray(wanted) - a * seen) / b, -force, force)
 
     def depth(self, positions: ArrayLike) -> tuple[Array, Array]:
-        """How deep positions (..., P) lie inside visited space, negative outside, and the way deeper (..., P)."""
+        """How deep positions (..., P) lie inside free space, negative outside, and the way deeper (..., P)."""
         points = np.asarray(positions, dtype=float)
-        where = (points - self.origin.double().cpu().numpy()) / self.config.voxel - 0.5
-        at = np.moveaxis(where, -1, 0)
+        at = (points - self.origin.double().cpu().numpy()) / self.config.voxel - 0.5
         depth, slopes = self._field
-        look = [ndimage.map_coordinates(f, at, order=1, mode="nearest") for f in (depth, *slopes)]
-        return look[0], np.stack(look[1:], axis=-1)
+        held = np.clip(at, 0, np.array(depth.shape) - 1)
+        index = held.reshape(-1, at.shape[-1]).T
+        look = [ndimage.map_coordinates(f, index, order=1).reshape(points.shape[:-1]) for f in (depth, *slopes)]
+        beyond = np.linalg.norm(at - held, axis=-1) * self.config.voxel
+        return look[0] - beyond, np.stack(look[1:], axis=-1)
 
     @cached_property
     def _field(self) -> tuple[Array, list[Array]]:
-        inside = self.visited.cpu().numpy() > 0.5
-        inside = np.pad(inside, 0)
-        out = ndimage.distance_transform_edt(~inside) if not inside.all() else np.zeros(inside.shape)
+        inside = self.free.cpu().numpy() > 0.5
+        out = ndimage.distance_transform_edt(~inside) if inside.any() else np.full(inside.shape, max(inside.shape))
         into = ndimage.distance_transform_edt(inside) if inside.any() else np.zeros(inside.shape)
         depth = np.where(inside, into - 0.5, 0.5 - out) * self.config.voxel
         slopes = np.gradient(depth, self.config.voxel)
@@ -161,6 +182,8 @@ def _grid(positions: Array, step: float) -> tuple[float, tuple[int, ...], Array,
     extent = np.maximum(high - low, 1e-6)
     least = float((extent.prod() / (MOST_VOXELS / 4)) ** (1 / len(extent)))
     voxel = float(np.float32(max(STEPS_PER_VOXEL * step, least, 1e-6)))
+    while np.ceil(extent / voxel + 8).prod() > MOST_VOXELS:  # where the margin is most of the grid
+        voxel *= 2
     margin = 4 * voxel
     origin = low - margin
     counts = np.ceil((extent + 2 * margin) / voxel).astype(int)
@@ -168,6 +191,38 @@ def _grid(positions: Array, step: float) -> tuple[float, tuple[int, ...], Array,
     hits = np.zeros(counts, dtype=int)
     np.add.at(hits, tuple(index.T), 1)
     return voxel, tuple(int(n) for n in counts), origin, (hits >= SEEN).astype(np.float32)
+
+
+def _walls(positions: Array, off: Array, plant: Plant) -> NDArray[np.bool_]:
+    """Voxels behind contacts: places where the plant answered otherwise than it does, pushed away from something.
+
+    Args:
+        positions: (S, P).
+        off: (S, P) velocity after a step less what the plant's own answer would be.
+        plant: its fitted dynamics and grid.
+    """
+    voxel, shape = plant.config.voxel, np.array(plant.visited.shape)
+    strength = np.linalg.norm(off, axis=1)
+    hits = np.flatnonzero(strength > CONTACT * float((plant.push * plant.force).min()))
+    hits = hits[:: max(1, math.ceil(len(hits) / MOST_CONTACTS))]
+    away = off[hits] / strength[hits, None]
+    around = np.array(list(itertools.product(range(-WALL, WALL + 1), repeat=len(shape))))
+    around = around[np.linalg.norm(around, axis=1) <= WALL]
+    blocked = np.zeros(tuple(shape), dtype=bool)
+    where = np.floor((positions[hits] - plant.origin.double().numpy()) / voxel).astype(int)
+    for cell, normal in zip(where, away, strict=True):
+        depth = around @ normal
+        behind = cell + around[(depth < -0.5) & (depth > -THICK - 0.5)]
+        blocked[tuple(behind[((behind >= 0) & (behind < shape)).all(axis=1)].T)] = True
+    return blocked
+
+
+def _grown(visited: NDArray[np.bool_], walls: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Visited space and what is close to it, except behind contacts; what was visited is free in any case."""
+    free = visited
+    for _ in range(GROWN):
+        free = free | (ndimage.binary_dilation(free) & ~walls)
+    return free
 
 
 def _response(velocity: Array, after: Array, action: Array) -> tuple[float, float]:

@@ -23,11 +23,12 @@ from .plan import Array, Plan, Reference
 from .plant import Plant
 
 SPACING, FEWEST, MOST = 0.08, 48, 192  # position units between points; points of a path
-BENDING = ((100.0, 100), (10.0, 30), (2.0, 30))  # weights of the bending energy, and rounds of each: coarse to exact
+BENDING = ((1e3, 60), (100.0, 100), (10.0, 60), (2.0, 30))  # weights of bending, and rounds of each: coarse to exact
 MARGIN = 0.02  # position units inside visited space that paths keep
-RESERVE = 0.95  # of the plant's force is planned with; the rest is for tracking
+RESERVE = 0.99  # of the plant's force is planned with; the rest is for tracking
 STRAY = 0.1  # position units outside visited space from which a path counts as blocked
 BLOCKED_SECONDS = 1e3
+IDLE = 1e-4  # share of a way's direction below which an axis does not push along it
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Course:
         """Environment steps until it ends."""
         return len(self.positions) - 1
 
+    @property
+    def blocked(self) -> bool:
+        """Whether it leads where nothing shows a way."""
+        return self.stray > STRAY
+
     def plan_age(self, age: float) -> float:
         """Environment steps after which the plan, at its own pace, is where the course is after `age` steps."""
         return float(self.plan_steps[min(round(age), self.steps)])
@@ -71,15 +77,15 @@ class Course:
         return Reference(observation, self.positions[at], velocity, asked.action)
 
 
-def courses(plant: Plant, plans: Sequence[Plan]) -> list[Course]:
-    """The fastest course along each plan's best candidate."""
+def courses(plant: Plant, plans: Sequence[Plan], *, bent: bool = True) -> list[Course]:
+    """The fastest course along each plan's best candidate: smoothed, or (not `bent`) exactly where the plan goes."""
     paths, times = zip(*(_whole_path(plan) for plan in plans), strict=True)
     starts = np.array([p.observations[0, 0, p.spec.velocity_indices] for p in plans])
-    bent, along = smooth(plant, paths, starts)
-    speeds = top_speeds(plant, bent, np.linalg.norm(starts, axis=1))
-    strays = np.maximum(-plant.depth(bent)[0], 0).max(axis=1)
+    laid, along = smooth(plant, paths, starts, bending=BENDING if bent else ())
+    speeds = top_speeds(plant, laid, np.linalg.norm(starts, axis=1))
+    strays = np.maximum(-plant.depth(laid)[0], 0).max(axis=1)
     made = []
-    for plan, points, speed, share, steps, stray in zip(plans, bent, speeds, along, times, strays, strict=True):
+    for plan, points, speed, share, steps, stray in zip(plans, laid, speeds, along, times, strays, strict=True):
         timed, when, seconds = _timed(points, speed, plant.config.dt_seconds)
         velocity = np.diff(timed, axis=0, prepend=timed[:1]) / plant.config.dt_seconds
         plan_steps = np.interp(np.interp(when, np.arange(len(points)), share), np.linspace(0, 1, len(steps)), steps)
@@ -90,7 +96,7 @@ def courses(plant: Plant, plans: Sequence[Plan]) -> list[Course]:
 def quickest_first(plant: Plant, plans: Sequence[Plan]) -> list[Plan]:
     """The same candidates of each plan, the one whose course is the soonest at the goal first, blocked ones last."""
     singles = [plan.candidate(k) for plan in plans for k in range(len(plan.trajectories))]
-    scores = iter(-c.seconds - (BLOCKED_SECONDS + c.stray) * (c.stray > STRAY) for c in courses(plant, singles))
+    scores = iter(-c.seconds - BLOCKED_SECONDS * (1 + c.stray) * c.blocked for c in courses(plant, singles))
     return [plan.ranked(np.array(list(islice(scores, len(plan.trajectories))))) for plan in plans]
 
 
@@ -104,13 +110,16 @@ def _whole_path(plan: Plan) -> tuple[Array, Array]:
     return np.vstack([plan.reference(steps).position, end]), np.append(steps, float(plan.steps))
 
 
-def smooth(plant: Plant, paths: Sequence[Array], velocities: Array) -> tuple[Array, Array]:
+def smooth(
+    plant: Plant, paths: Sequence[Array], velocities: Array, *, bending: Sequence[tuple[float, int]] = BENDING
+) -> tuple[Array, Array]:
     """Paths (B, N, P) between the same ends, bent as little as visited space allows, and where each point came from.
 
     Args:
         plant: whose data has visited the space.
         paths: B paths (n, P) of any lengths.
         velocities: (B, P) at their starts, whose direction is kept.
+        bending: weights of the bending energy and rounds of each; none only spaces the points evenly.
 
     Returns:
         paths (B, N, P), and (B, N) the shares of the given path's length (0 to 1) at which its points began.
@@ -125,7 +134,7 @@ def smooth(plant: Plant, paths: Sequence[Array], velocities: Array) -> tuple[Arr
     moving = speed**2 > plant.limits[0].min() * spacing  # slower ones stop within the first gap
     ahead = ends[:, 0] + way
     points, inside = first, first.copy()
-    for weight, rounds in BENDING:
+    for weight, rounds in bending:
         free, held, pull = _bending(count, weight)
         debt = np.zeros_like(points)
         for _ in range(rounds):
@@ -212,12 +221,13 @@ def _geometry(paths: Array) -> tuple[Array, Array, Array]:
 def _turning_limit(tangent: Array, bend: Array, most: Array, top: Array) -> Array:
     """Largest squared speeds (B, N) at which some push along the path keeps every axis within its force."""
     limit = ((top / np.maximum(np.abs(tangent), 1e-6)) ** 2).min(axis=-1)
-    axes = range(tangent.shape[-1])
-    for i in axes:
+    for i in range(tangent.shape[-1]):
+        idle = np.abs(tangent[..., i]) < IDLE  # all of its force may turn: at the point where a way turns back, too
+        limit = np.minimum(limit, np.where(idle, most[i] / np.maximum(np.abs(bend[..., i]), 1e-9), np.inf))
         for j in range(i):
             across = np.abs(tangent[..., i] * bend[..., j] - tangent[..., j] * bend[..., i])
             force = most[j] * np.abs(tangent[..., i]) + most[i] * np.abs(tangent[..., j])
-            limit = np.minimum(limit, force / np.maximum(across, 1e-9))
+            limit = np.minimum(limit, np.where(across > 1e-9, force / np.maximum(across, 1e-9), np.inf))
     return limit
 
 
@@ -226,12 +236,12 @@ def _push_limits(tangent: Array, bend: Array, squared: Array, most: Array) -> tu
     low, high = np.full(len(squared), -np.inf), np.full(len(squared), np.inf)
     for axis in range(tangent.shape[-1]):
         along, turning = tangent[:, axis], bend[:, axis] * squared
-        used = np.abs(along) > 1e-4
+        used = np.abs(along) > IDLE
         safe = np.where(used, along, 1.0)
         ends = np.stack([(-most[axis] - turning) / safe, (most[axis] - turning) / safe])
         low = np.maximum(low, np.where(used, ends.min(0), -np.inf))
         high = np.minimum(high, np.where(used, ends.max(0), np.inf))
-    return low, high
+    return np.where(np.isinf(low), -most.min(), low), np.where(np.isinf(high), most.min(), high)
 
 
 def _timed(points: Array, speeds: Array, dt: float) -> tuple[Array, Array, float]:
@@ -243,4 +253,7 @@ def _timed(points: Array, speeds: Array, dt: float) -> tuple[Array, Array, float
     after = np.minimum(clock - when[i], when[i + 1] - when[i])
     push = (speeds[i + 1] ** 2 - speeds[i] ** 2) / (2 * np.maximum(gaps[i], 1e-12))
     share = np.clip((speeds[i] + push * after / 2) * after / np.maximum(gaps[i], 1e-12), 0, 1)
-    return points[i] + share[:, None] * (points[i + 1] - points[i]), i + share, float(when[-1])
+    gone = np.concatenate([[0.0], np.cumsum(gaps)]) + np.linspace(0, 1e-9, len(points))
+    slope, u, way = np.gradient(points, gone, axis=0), share[:, None], points[i + 1] - points[i]
+    lean, tail = (slope[k] * gaps[i][:, None] - way for k in (i, i + 1))  # a cubic, as straight pieces would have kinks
+    return points[i] + u * way + u * (1 - u) * ((1 - u) * lean - u * tail), i + share, float(when[-1])

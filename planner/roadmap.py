@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse, spatial
 from scipy.sparse import csgraph
 
-from .plan import Array
+from .plan import Array, Plan
 from .plant import Plant
 
 IN_REACH = 1.0  # of a window's span: nearer goals are planned for at once
@@ -41,18 +42,23 @@ class Roadmap:
         self.span = plant.config.pace * span_seconds
         self._trees: OrderedDict[int, NDArray[np.int32]] = OrderedDict()
 
-    def stops(self, start: ArrayLike, goal: ArrayLike) -> list[Array]:
-        """Positions (P,) on the way from a start to a goal, the goal last; only the goal where it is within reach."""
+    def stops(self, start: ArrayLike, goal: ArrayLike, *, nearer: bool = False) -> list[Array]:
+        """Positions (P,) on the way from a start to a goal, the goal last; only the goal where it is within reach.
+
+        `nearer` stops follow one another at half the distance, and a goal must be as near as they are.
+        """
+        leg = LEG * self.span * (0.5 if nearer else 1.0)
+        reach = leg if nearer else IN_REACH * self.span
         way = self.route(start, goal)
         gone = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(way, axis=0), axis=1))])
         room = self.plant.depth(way)[0]
         stops, at = [], 0.0
-        while gone[-1] - at > IN_REACH * self.span:
-            at += LEG * self.span
-            near = np.abs(gone - at) <= ROOM * LEG * self.span
-            index = int(np.argmax(np.where(near, room, -np.inf)))
-            stops.append(way[index])
-            at = float(gone[index])
+        while gone[-1] - at > reach:
+            at += leg
+            near = np.abs(gone - at) <= ROOM * leg
+            if near.any():
+                at = float(gone[np.argmax(np.where(near, room, -np.inf))])
+            stops.append(np.array([np.interp(at, gone, axis) for axis in way.T]))
         return [*stops, np.asarray(goal, dtype=float)]
 
     def route(self, start: ArrayLike, goal: ArrayLike) -> Array:
@@ -112,3 +118,37 @@ class Roadmap:
         count = len(self._cells)
         joints = np.concatenate(rows), np.concatenate(columns)
         return sparse.coo_array((np.concatenate(lengths), joints), shape=(count, count)).tocsr()
+
+
+def through(
+    start: Array,
+    stops: Sequence[Sequence[float]],
+    *,
+    leg: Callable[[Array, Sequence[float]], Plan],
+    between: Callable[[Array, Sequence[float], bool], Sequence[Sequence[float]]],
+    blocked: Callable[[Plan], bool],
+) -> Plan:
+    """One plan through several positions: each leg begins in the state in which the one before it arrives.
+
+    Args:
+        start: observation (O,).
+        stops: positions (P,) in order.
+        leg: plans from an observation (O,) to a position.
+        between: positions on the way from an observation to a position, which is the last of them; nearer ones if so
+            asked, for legs that found no way.
+        blocked: whether a leg found no way.
+    """
+    plan: Plan | None = None
+    for stop in stops:
+        here = start if plan is None else plan.arrival_state
+        ahead = [(position, False) for position in between(here, stop, False)]
+        while ahead:
+            position, near = ahead.pop(0)
+            here = start if plan is None else plan.arrival_state
+            made = leg(here, position)
+            if not near and blocked(made) and len(closer := between(here, position, True)) > 1:
+                ahead = [*((p, True) for p in closer), *ahead]
+                continue
+            plan = made if plan is None else plan.then(made)
+    assert plan is not None
+    return plan

@@ -1,4 +1,7 @@
-"""What the planner's tests share beside `tests/conftest.py`: rewarded episodes and a tiny untrained return model."""
+"""What the planner's tests share beside `tests/conftest.py`.
+
+Rewarded episodes, a tiny untrained return model, and plants in a space of any shape.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import pytest
 import torch
 
 from diffplan.planner.episodes import Episodes
+from diffplan.planner.plant import Plant
 from diffplan.planner.returns import ReturnModel
 from diffplan.planner.spec import TrajectorySpec
 
@@ -38,5 +42,35 @@ def make_returns(spec: TrajectorySpec) -> Callable[..., ReturnModel]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return ReturnModel(spec.width, **(sizes | {"octaves": 1} | changes)).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_plant() -> Callable[..., Plant]:
+    """A plant as it would be fitted, free where it has been: in a part of a box with sides from 0 to `size`."""
+
+    def make(
+        axes: int = 2,
+        *,
+        answer: float = 1.0,
+        push: float = 0.1,
+        cap: float = 5.0,
+        dt: float = 0.01,
+        size: float = 10.0,
+        voxel: float = 0.05,
+        visited: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> Plant:
+        count = round(size / voxel) + 8
+        plant = Plant(axes, dt, (count,) * axes, voxel)
+        for name, value in {"answer": answer, "push": push, "cap": cap, "top": cap, "origin": -4 * voxel}.items():
+            getattr(plant, name)[:] = value
+        line = (np.arange(count) - 3.5) * voxel
+        centres = np.stack(np.meshgrid(*[line] * axes, indexing="ij"), axis=-1)
+        inside = ((centres > 0) & (centres < size)).all(-1)
+        inside = inside if visited is None else inside & visited(centres)
+        for name in ("visited", "free"):
+            getattr(plant, name)[:] = torch.from_numpy(inside)
+        return plant
 
     return make

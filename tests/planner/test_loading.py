@@ -15,9 +15,9 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture(scope="module")
-def folder(make_planner, make_returns, tmp_path_factory) -> Path:
+def folder(make_planner, make_returns, make_plant, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("planner")
-    make_planner(returns=make_returns()).save_pretrained(path)
+    make_planner(returns=make_returns(), plant=make_plant(2, size=1.0)).save_pretrained(path)
     return path
 
 
@@ -80,6 +80,21 @@ DAMAGE = {
         f"returns/{WEIGHTS}",
         lambda p: shutil.copy(p.parent.parent / "denoiser" / WEIGHTS, p),
     ),
+    "plant from elsewhere": ("model_index.json", lambda p: edit(p, plant=["os", "system"])),
+    "plant of another kind": ("model_index.json", lambda p: edit(p, plant=["diffplan.planner.unet", "TemporalUNet"])),
+    "plant not there": ("plant", shutil.rmtree),
+    "plant config cut short": ("plant/config.json", lambda p: p.write_bytes(p.read_bytes()[:20])),
+    "plant config empty": ("plant/config.json", lambda p: p.write_text("{}")),
+    "plant config of another grid": ("plant/config.json", lambda p: edit(p, voxels=[28, 29])),
+    "plant config of more axes": ("plant/config.json", lambda p: edit(p, axes=3)),
+    "plant config of an endless grid": ("plant/config.json", lambda p: edit(p, voxels=[10**6, 10**6])),
+    "plant config without a grid": ("plant/config.json", lambda p: edit(p, voxels=5)),
+    "no plant weights": (f"plant/{WEIGHTS}", lambda p: p.unlink()),
+    "plant weights cut short": (f"plant/{WEIGHTS}", lambda p: p.write_bytes(p.read_bytes()[:-10])),
+    "plant weights of another model": (
+        f"plant/{WEIGHTS}",
+        lambda p: shutil.copy(p.parent.parent / "normalizer" / WEIGHTS, p),
+    ),
 }
 
 
@@ -94,7 +109,8 @@ def test_damaged_and_foreign_files_are_refused_by_name(copy, name):
 
 def test_files_named_exactly(copy):
     """Where a single file is cut short, the message says which."""
-    parts = (f"denoiser/{WEIGHTS}", "normalizer/config.json", f"returns/{WEIGHTS}", "returns/config.json")
+    networks = (f"denoiser/{WEIGHTS}", f"returns/{WEIGHTS}", f"plant/{WEIGHTS}")
+    parts = (*networks, "normalizer/config.json", "returns/config.json", "plant/config.json")
     for file in ("model_index.json", *parts):
         whole = (copy / file).read_bytes()
         (copy / file).write_bytes(whole[: len(whole) // 2])
@@ -112,14 +128,15 @@ def test_what_is_refused_is_refused_before_anything_is_loaded(copy):
         check_files(copy)
 
 
-@pytest.mark.parametrize("entry", [5, 0, False, "", [], {}, "os", ["os", "system"]])
-def test_a_return_model_that_is_none_of_ours_is_named(copy, entry):
-    edit(copy / "model_index.json", returns=entry)
-    with pytest.raises(ValueError, match=r"model_index\.json: returns comes from"):
-        check_files(copy)
+@pytest.mark.parametrize("part", ["returns", "plant"])
+class TestPartsThatNotEveryRunHas:
+    @pytest.mark.parametrize("entry", [5, 0, False, "", [], {}, "os", ["os", "system"]])
+    def test_one_that_is_none_of_ours_is_named(self, copy, part, entry):
+        edit(copy / "model_index.json", **{part: entry})
+        with pytest.raises(ValueError, match=rf"model_index\.json: {part} comes from"):
+            check_files(copy)
 
-
-def test_a_folder_of_a_return_model_that_no_planner_has_is_not_looked_at(copy):
-    edit(copy / "model_index.json", returns=[None, None])
-    (copy / "returns" / WEIGHTS).write_bytes(b"not a tensor")
-    assert TrajectoryPlanner.from_pretrained(copy).returns is None
+    def test_a_folder_of_one_that_no_planner_has_is_not_looked_at(self, copy, part):
+        edit(copy / "model_index.json", **{part: [None, None]})
+        (copy / part / WEIGHTS).write_bytes(b"not a tensor")
+        assert getattr(TrajectoryPlanner.from_pretrained(copy), part) is None

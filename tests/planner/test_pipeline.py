@@ -17,6 +17,8 @@ from diffplan.planner.guides import Guide
 from diffplan.planner.options import Sampling
 from diffplan.planner.pipeline import TrajectoryPlanner
 from diffplan.planner.plan import Plan
+from diffplan.planner.plant import Plant
+from diffplan.planner.racing import courses
 from diffplan.planner.schedulers import Sampler
 from diffplan.planner.selection import Selection
 from diffplan.planner.windows import arrival
@@ -32,6 +34,14 @@ def seeded(seed: int) -> torch.Generator:
 
 def ask(planner: TrajectoryPlanner, **options) -> Plan:
     return planner.plan(planner.problem(START, GOAL), generator=seeded(5), **options)
+
+
+@pytest.fixture(scope="module")
+def plant(make_plant) -> Plant:
+    """Of the point mass, where it may go anywhere near."""
+    made = make_plant(dt=0.1, size=20.0, voxel=0.2)
+    made.origin[:] -= 10
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +73,8 @@ class TestPlanning:
         assert not np.array_equal(a.trajectories, other.trajectories)
 
     @pytest.mark.parametrize("select", [s for s in get_args(Selection) if s != "fastest"])  # that needs a plant
-    def test_candidates_are_sorted_and_consistent_with_their_numbers(self, planner, select):
+    def test_candidates_are_sorted_and_consistent_with_their_numbers(self, make_planner, plant, select):
+        planner = make_planner(plant=plant)
         plan = ask(planner, candidates=7, select=select)
         assert plan.trajectories.shape == (7, planner.horizon, planner.spec.width)
         assert (np.diff(plan.scores) <= 0).all()
@@ -216,17 +227,34 @@ class TestSaving:
         (tmp_path / "returns" / WEIGHTS).write_bytes(bytes(size))
         assert all(torch.equal(want[k], v) for k, v in loaded.returns.state_dict().items())
 
-    def test_without_one_there_is_none(self, planner, folder):
-        assert planner.returns is None
-        assert not (folder / "returns").exists()
-        assert TrajectoryPlanner.from_pretrained(folder).returns is None
+    def test_a_plant_goes_along_where_there_is_one(self, make_planner, plant, tmp_path):
+        saved = make_planner(plant=plant)
+        saved.save_pretrained(tmp_path)
+        loaded = TrajectoryPlanner.from_pretrained(tmp_path)
+        want, got = plant.state_dict(), loaded.plant.state_dict()
+        assert want.keys() == got.keys()
+        assert all(torch.equal(want[k], got[k]) for k in want)
+        np.testing.assert_array_equal(plant.limits, loaded.plant.limits)
+        plans = [ask(p, select="fastest") for p in (saved, loaded)]
+        np.testing.assert_array_equal(plans[0].trajectories, plans[1].trajectories)
+        size = (tmp_path / "plant" / WEIGHTS).stat().st_size
+        (tmp_path / "plant" / WEIGHTS).write_bytes(bytes(size))
+        assert all(torch.equal(want[k], v) for k, v in loaded.plant.state_dict().items())
 
-    def test_planners_that_were_saved_before_there_were_any_can_be_loaded(self, planner, copy):
+    def test_without_one_there_is_none(self, planner, folder):
+        loaded = TrajectoryPlanner.from_pretrained(folder)
+        for part in ("returns", "plant"):
+            assert getattr(planner, part) is None
+            assert not (folder / part).exists()
+            assert getattr(loaded, part) is None
+
+    @pytest.mark.parametrize("part", ["returns", "plant"])
+    def test_planners_that_were_saved_before_there_were_any_can_be_loaded(self, planner, copy, part):
         index = json.loads((copy / "model_index.json").read_text())
-        del index["returns"]
+        del index[part]
         (copy / "model_index.json").write_text(json.dumps(index))
         loaded = TrajectoryPlanner.from_pretrained(copy)
-        assert loaded.returns is None
+        assert getattr(loaded, part) is None
         np.testing.assert_array_equal(ask(loaded).trajectories, ask(planner).trajectories)
 
     def test_it_changes_no_plan_by_being_there(self, planner, make_planner, make_returns):
@@ -290,3 +318,49 @@ class TestIncumbent:
         before = planner.plan(problem, generator=generator)
         after = planner.plan(problem, generator=generator, previous=(before, 2), incumbent=False)
         assert len(after.trajectories) == planner.sampling.candidates
+
+
+class TestTheFastest:
+    """Candidates in the order in which their courses arrive."""
+
+    @pytest.fixture(scope="class")
+    def knowing(self, make_planner, plant) -> TrajectoryPlanner:
+        return make_planner(plant=plant)
+
+    def test_it_needs_a_plant(self, planner):
+        with pytest.raises(ValueError, match="'fastest' needs a plant.*another way, such as plausible"):
+            ask(planner, select="fastest")
+
+    @pytest.mark.parametrize("legs", [1, 2])
+    def test_scores_are_the_seconds_of_each_candidates_course(self, knowing, plant, legs):
+        plan = ask(knowing, select="fastest", candidates=5, legs=legs)
+        made = courses(plant, [plan.candidate(k) for k in range(len(plan.trajectories))])
+        np.testing.assert_allclose(plan.scores, [-c.seconds for c in made], rtol=1e-6)
+        assert (np.diff(plan.scores) <= 0).all()
+
+    def test_they_are_the_same_candidates(self, knowing):
+        fastest, first = (ask(knowing, select=s, candidates=5) for s in ("fastest", "first"))
+        assert sorted(t.tobytes() for t in fastest.trajectories) == sorted(t.tobytes() for t in first.trajectories)
+
+    @pytest.mark.parametrize("has_plant", [True, False])
+    def test_with_a_guide_the_denoiser_judges(self, planner, knowing, has_plant):
+        asked = knowing if has_plant else planner
+        fastest, plausible = (ask(asked, guide=EAST, select=s) for s in ("fastest", "plausible"))
+        np.testing.assert_array_equal(fastest.trajectories, plausible.trajectories)
+        np.testing.assert_array_equal(fastest.scores, plausible.scores)
+
+    def test_a_guide_that_weighs_nothing_is_none(self, knowing):
+        free, weightless = (ask(knowing, guide=g, select="fastest") for g in (None, 0 * EAST))
+        np.testing.assert_array_equal(free.trajectories, weightless.trajectories)
+
+    def test_a_feasibility_check_has_the_last_word(self, knowing):
+        free = ask(knowing, candidates=5, select="fastest")
+        refused = np.array([False, True, False, True, True])
+        held = ask(knowing, candidates=5, select="fastest", feasible=lambda plan: refused)
+        np.testing.assert_array_equal(held.trajectories, free.trajectories[[1, 3, 4, 0, 2]])
+
+    def test_the_plan_before_competes(self, knowing):
+        before = ask(knowing, select="fastest")
+        after = ask(knowing, select="fastest", previous=(before, 2))
+        assert len(after.trajectories) == knowing.sampling.candidates + 1
+        assert (np.diff(after.scores) <= 0).all()

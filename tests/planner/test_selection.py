@@ -18,7 +18,7 @@ def ranking(select: str, verdict: Verdict = ONE, liked: torch.Tensor | None = No
 
 
 def test_each_selection_ranks_as_it_says():
-    assert ranking("first") == [0, 1, 2, 3]
+    assert ranking("first") == ranking("fastest") == [0, 1, 2, 3]
     assert ranking("plausible") == ranking("unprompted") == [0, 1, 2, 3]
     assert ranking("earliest") == [3, 2, 0, 1]
     assert ranking("balanced") == [1, 0, 3, 2]
@@ -97,7 +97,7 @@ def test_only_the_unprompted_judgement_is_not_told_the_end(spec, select, looked_
     assert {t for _, ts in seen for t in ts} == set(looked_at)
 
 
-@pytest.mark.parametrize("select", ["earliest", "first"])
+@pytest.mark.parametrize("select", ["earliest", "first", "fastest"])
 def test_selections_that_do_not_doubt_skip_its_cost(spec, select):
     def never(*_):
         raise AssertionError("the denoiser was asked")
