@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .report import execution_table, guides_table, learned_table, markdown, results_table
+from . import maze_report
+from .report import guides_table, learned_table, markdown
 from .robot_report import control_rows, locomotion_table
 
 
@@ -29,9 +30,13 @@ def _learned_part(name: str) -> Callable[[Path], str]:
     return lambda folder: _table_of(folder, name, learned_table)
 
 
+def _maze_part(part: str) -> Callable[[Path], str]:
+    return lambda folder: _table_of(folder, "maze", maze_report.TABLES[part])
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
-    "results": results_table,
-    "execution": execution_table,
+    "results": lambda folder: _table_of(folder, "maze", maze_report.readme_rows),
+    **{part: _maze_part(part) for part in ("bars", "ablations", "cost", "quality", "giant")},
     **{part: _guides_part(part) for part in ("composition", "weights", "samplers", "ways")},
     **{name: _learned_part(name) for name in ("returns", "roundabout", "stitching")},
     "locomotion": locomotion_table,

@@ -17,14 +17,13 @@ from diffplan.planner.training import TrainConfig
 
 from .control import control_frequency, first_steps
 from .dials import cost_of_guidance, monotone, samplers, ways
-from .evaluate import Evaluation, evaluate, record
 from .guiding import composition
 from .learned import returns_alone, roundabout, stitching
 from .locomotion import compare
 from .maze_plots import save_plots
 from .maze_report import tables
 from .mazes import MazeBenchmark
-from .report import HEADER, guides_table, learned_table, markdown, table_rows
+from .report import guides_table, learned_table, markdown
 from .robot_report import control_rows, locomotion_rows
 from .scenarios import make_scenarios
 from .trained import training_record
@@ -36,16 +35,12 @@ SEED = 1  # of the episodes: settings were chosen on those of seed 0
 
 SUITE = {
     "maze": "all mazes: the presets beside random, waypoint controller, time-optimal bound and Diffuser's own recipe",
-    "maze2d-umaze": "train umaze with the default preset, then maze2d and multi2d under the strict protocol",
-    "maze2d-medium": "the same for medium",
-    "maze2d-large": "the same for large",
     "guides": "what guides get on paper and executed, with each sampler, the ways to use them, and what they cost",
     "weights": "each guide's own quantity against its weight",
     "returns": "maze2d-umaze with no goal given, led by the learned return alone",
     "roundabout": "steps to the goal after training on data half of whose routes are detours (maze2d-umaze-roundabout)",
     "stitching": "goals farther than any episode of the data goes (multi2d-umaze-stitch)",
     "control": "control frequency of a robot's planner beside Diffuser's own recipe, which is trained into RUN-paper",
-    "execution": "tracking the plan against applying the planned actions, and how often to replan, on maze2d-umaze",
 }
 
 SUITE |= {
@@ -91,10 +86,7 @@ def run_benchmark(
     if quick:
         raise ValueError(f"benchmark {name!r} has no quick setting; only maze has")
     episodes = 100 if episodes is None else episodes
-    header = ["row", *HEADER]
-    if name == "execution":
-        report, rows = yield from _execution(run, episodes)
-    elif name in ("guides", "weights"):
+    if name in ("guides", "weights"):
         report = yield from _guides(run, episodes, weights=name == "weights")
         header, *rows = guides_table(report, "weights" if name == "weights" else "composition")
     elif name == "control":
@@ -103,11 +95,9 @@ def run_benchmark(
     elif isinstance(all_tasks().get(name), RobotTask):
         report = yield from _robot(name, run, episodes)
         header, *rows = locomotion_rows(report)
-    elif name in LEARNED:
+    else:
         report = yield from _learned(name, run, episodes)
         header, *rows = learned_table(report)
-    else:
-        report, rows = yield from _maze(name, run, episodes)
     write_json(output / f"{name}.json", report | {"versions": versions(), "command": exact_command()})
     (output / f"{name}.md").write_text(f"# {name}\n\n{SUITE[name]}\n\n" + markdown(header, rows))
     yield markdown(header, rows)
@@ -125,34 +115,6 @@ def _mazes(output: Path, quick: bool, episodes: int | None) -> Iterator[str]:
     yield made["main"]
     pictures = save_plots(report, output) if not quick else []
     yield f"wrote {', '.join(str(p) for p in [output / f'{name}.json', *pictures])}"
-
-
-def _maze(name: str, run: str | None, episodes: int) -> Generator[str, None, Report]:
-    folder = yield from _trained(find_task(name), run, "default")
-    evaluations = []
-    for task_name in (name, name.replace("maze2d", "multi2d")):
-        numbers = yield from _measure(str(folder), task_name, episodes)
-        evaluations.append(numbers)
-    rows = [[e["task"], *row] for e in evaluations for row in table_rows(e)]
-    return {"training": training_record(folder), "evaluations": evaluations}, rows
-
-
-def _execution(run: str | None, episodes: int) -> Generator[str, None, Report]:
-    settings: list[tuple[str, dict[str, Any]]] = [
-        (f"{words}, replan every {steps}", {"controller": name, "replan_every": steps, "tempo": tempo})
-        for words, name, tempo in (
-            ("tracked 1.5 times as fast as planned", "tracking", 1.5),
-            ("tracked as planned", "tracking", 1.0),
-            ("planned actions", "actions", 1.0),
-        )
-        for steps in (5, 20, 40, 300)
-    ]
-    evaluations, rows = [], []
-    for label, options in settings:
-        numbers = yield from _measure(run, "maze2d-umaze", episodes, references=False, **options)
-        evaluations.append({"label": label} | numbers)
-        rows += [[label, *row] for row in table_rows(numbers)]
-    return {"evaluations": evaluations}, rows
 
 
 def _guides(run: str | None, pairs: int, *, weights: bool) -> Generator[str, None, dict[str, Any]]:
@@ -223,15 +185,3 @@ def _train(task: Task, folder: Path, config: TrainConfig, *, preset: Preset) -> 
     for stage in train_run(task, folder, config, preset=preset, command=exact_command()):
         if stage.message:
             yield stage.message
-
-
-def _measure(run: str | None, task_name: str, episodes: int, **options: Any) -> Generator[str, None, dict[str, Any]]:
-    planner, task = load_planner(run, task=task_name)
-    began = time.monotonic()
-    for done in evaluate(planner, task, episodes=episodes, seed=SEED, **options):
-        if isinstance(done, Evaluation):
-            result = done
-    numbers = record(result, task, seed=SEED, device=str(planner.device), versions=versions(), command=exact_command())
-    took = f"{time.monotonic() - began:.0f} s"
-    yield f"{task_name}: strict {result.stats.score_strict}, success {result.stats.success_rate:.0%} ({took})"
-    return numbers

@@ -32,7 +32,9 @@ def rollout(
         int | None, typer.Option(min=1, max=16, help="Legs a plan may be made of, for goals beyond the data's reach.")
     ] = None,
     replan_every: Annotated[int | None, typer.Option(min=1, max=10**6, help="Environment steps between plans.")] = None,
-    controller: Annotated[str, typer.Option(help="auto, tracking or actions (the planned ones).")] = "auto",
+    controller: Annotated[
+        str, typer.Option(help="auto, racing, retimed (racing, not smoothed), tracking, or actions (the planned ones).")
+    ] = "auto",
     candidates: Annotated[int | None, typer.Option(min=1, max=1024, help="Plans to sample and choose from.")] = None,
     output: Annotated[
         list[Path] | None, typer.Option(help="Where to write: .gif, .mp4 or .json; repeats; rollout.gif if left out.")

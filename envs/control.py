@@ -27,7 +27,7 @@ def controller_for(task: Task, name: str = "auto") -> Controller:
         ValueError: an unknown name, or tracking for a task without gains.
     """
     if name not in ("auto", "tracking", "actions"):
-        raise ValueError(f"unknown controller {name!r}; known: auto, tracking, actions")
+        raise ValueError(f"unknown controller {name!r}; known: {', '.join(CONTROLLERS)}")
     if name == "actions" or (name == "auto" and task.gains is None):
         return PlannedActions(task.action_limit)
     if task.gains is None:
@@ -38,6 +38,30 @@ def controller_for(task: Task, name: str = "auto") -> Controller:
         *task.gains,
         feedforward=task.feedforward,
     )
+
+
+CONTROLLERS = ("auto", "racing", "retimed", "tracking", "actions")
+
+
+def check_controller(task: Task, planner: TrajectoryPlanner, name: str) -> None:
+    """Refuse a controller that does not exist, or that a task or planner has not what it takes for.
+
+    Raises:
+        ValueError: with the known ones, or what is missing.
+    """
+    if name in ("racing", "retimed"):
+        _plant_of(planner)
+    else:
+        controller_for(task, name)
+
+
+def _plant_of(planner: TrajectoryPlanner) -> Plant:
+    if planner.plant is None:
+        raise ValueError(
+            "racing along plans needs a plant fitted to the data, and this planner has none; "
+            "train it again, or use --controller tracking"
+        )
+    return planner.plant
 
 
 def tempo_for(task: Task, controller: Controller) -> float:
@@ -70,11 +94,12 @@ def executor_for(
         **options: of `planner.execution.Executor`.
     """
     replan_every, plant = replan_every or task.replan_every, planner.plant
+    if controller not in CONTROLLERS:
+        raise ValueError(f"unknown controller {controller!r}; known: {', '.join(CONTROLLERS)}")
     if controller in ("racing", "retimed") or (
         controller == "auto" and _may_race(task, plant, tempo, options.get("guide"))
     ):
-        if plant is None:
-            raise ValueError("the racing controller needs a plant fitted to the data; train the run again")
+        plant = _plant_of(planner)
         indices = tuple(task.spec.position_indices), tuple(task.spec.velocity_indices)
         options["hasten"] = functools.partial(courses, plant, bent=controller != "retimed")
         return Executor(

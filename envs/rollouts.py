@@ -17,7 +17,7 @@ from diffplan.planner.execution import Rollout, plan_in_force
 from diffplan.planner.guides import Guide
 from diffplan.planner.pipeline import TrajectoryPlanner
 
-from .control import controller_for, executor_for
+from .control import check_controller, executor_for
 from .records import rollout_record, write_json
 from .robot_rollouts import describe_robot, drawn_by_mujoco, frames_per_second, robot_film, save_returns
 from .runs import exact_command, versions
@@ -70,7 +70,7 @@ class Ride:
             observations, goals = simulators.reset([seed])
         keep = [p for p in (observations[0][task.spec.position_indices].tolist(), *(g.tolist() for g in goals)) if p]
         guide = parse_wishes(task, planner, avoid=avoid, guides=guides, keep=keep)
-        controller_for(task, controller)
+        check_controller(task, planner, controller)
         return cls(
             task,
             target,

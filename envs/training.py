@@ -187,7 +187,7 @@ def _run(job: Job, *, only: Only | None = None) -> Iterator[Progress]:
         cast(TemporalUNet, network.ema),
         normalizer,
         scheduler,
-        plant=Plant.fit(job.episodes, task.spec) if Plant.fits(task.spec) and shown is job.episodes else None,
+        plant=Plant.of(job.episodes, task.spec) if shown is job.episodes else None,
         spec=task.spec.to_config(),
         horizon=task.horizon,
         task=task.name,

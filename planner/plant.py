@@ -26,7 +26,10 @@ Array = NDArray[np.floating[Any]]
 MOST_VOXELS = 4_000_000
 SEEN = 3  # states that must lie in a voxel for it to count as visited: once may be an accident
 STEPS_PER_VOXEL = 1.5  # so that the states of one motion leave no gaps between them
+SLOW = 0.95  # of the top speed: faster transitions do not tell how the plant answers
 ROUNDS, KEPT = 4, 0.8  # of the trimmed regression: contacts and saturation are not the plant's own answer
+MOST_LEFT = 0.99  # quantile of what the plant takes its top speeds for: what runs into something keeps less
+FASTEST = 20  # transitions at least that say so
 GROWN = 2  # voxels by which space is taken to be free beyond what was visited, where no contact speaks against it
 CONTACT = 0.25  # of the velocity that the largest action adds in a step: an answer further off is a contact
 WALL, THICK = 8, 4  # voxels: how far to all sides, and how deep, a contact is taken to be a flat wall
@@ -45,7 +48,7 @@ class Plant(ModelMixin, ConfigMixin):
         dt_seconds: duration of one environment step.
         voxels: of the grid of visited places along each axis.
         voxel: side of a voxel, in position units.
-        pace: mean speed of the data, in position units per second.
+        pace: mean speed of the data while it moves, in position units per second.
 
     Attributes:
         answer: (P,) a, share of a velocity that is left after a step.
@@ -77,6 +80,8 @@ class Plant(ModelMixin, ConfigMixin):
         pace: float = 1.0,
     ) -> None:
         super().__init__()
+        if not (voxel > 0 and dt_seconds > 0 and pace >= 0):
+            raise ValueError(f"voxel={voxel}, dt_seconds={dt_seconds} and pace={pace} must be positive")
         if not 1 <= axes <= AXES_MOST or len(voxels) != axes or min(voxels) < 1:
             raise ValueError(f"a plant of {axes} axes (1 to {AXES_MOST}) needs as many counts of voxels, got {voxels}")
         if np.prod([float(n) for n in voxels]) > MOST_VOXELS:
@@ -92,6 +97,12 @@ class Plant(ModelMixin, ConfigMixin):
         return 0 < len(spec.position) <= AXES_MOST and len(spec.velocity) == len(spec.position) == len(
             spec.action_names
         )
+
+    @classmethod
+    def of(cls, episodes: Episodes, spec: TrajectorySpec) -> Plant | None:
+        """Fitted to episodes, or None where there is no such plant: other columns, or an axis that no action moves."""
+        made = cls.fit(episodes, spec) if cls.fits(spec) else None
+        return made if made is not None and bool((made.push * made.force > 1e-9).all()) else None
 
     @classmethod
     def fit(cls, episodes: Episodes, spec: TrajectorySpec) -> Plant:
@@ -110,16 +121,16 @@ class Plant(ModelMixin, ConfigMixin):
         actions = episodes.actions[now].astype(np.float64)
         steps = np.linalg.norm(positions[now + 1] - positions[now], axis=1)
         voxel, voxels, origin, visited = _grid(positions, float(np.median(steps)))
-        made = cls(len(spec.position), spec.dt_seconds, voxels, voxel, float(steps.mean()) / spec.dt_seconds)
+        made = cls(len(spec.position), spec.dt_seconds, voxels, voxel, _pace(steps) / spec.dt_seconds)
         for axis in range(len(spec.position)):
             v, after, u = velocities[now, axis], velocities[now + 1, axis], actions[:, axis]
             a, b = _response(v, after, u)
             top = float(np.abs(v).max())
-            fast = np.abs(v) > 0.99 * top
-            left = np.abs(after[fast] - b * u[fast]) / a  # what the plant took its velocity for
+            fast = np.abs(v) > min(0.99 * top, float(np.sort(np.abs(v))[-FASTEST:][0]) - 1e-9)
+            left = np.sign(v[fast]) * (after[fast] - b * u[fast]) / a  # what the plant took its velocity for
             made.answer[axis], made.push[axis] = a, b
             made.force[axis], made.top[axis] = float(np.abs(u).max()), top
-            made.cap[axis] = min(top, float(np.median(left)))
+            made.cap[axis] = min(top, float(np.quantile(left, MOST_LEFT)))
         made.origin[:] = torch.from_numpy(origin)
         made.visited[:] = torch.from_numpy(visited)
         off = velocities[now + 1] - made.next_velocities(velocities[now], actions)
@@ -193,6 +204,12 @@ def _grid(positions: Array, step: float) -> tuple[float, tuple[int, ...], Array,
     return voxel, tuple(int(n) for n in counts), origin, (hits >= SEEN).astype(np.float32)
 
 
+def _pace(steps: Array) -> float:
+    """Mean length of the steps (S,) in which the data moved."""
+    moving = steps[steps > 0.1 * steps.max()]
+    return float(moving.mean()) if len(moving) else 0.0
+
+
 def _walls(positions: Array, off: Array, plant: Plant) -> NDArray[np.bool_]:
     """Voxels behind contacts: places where the plant answered otherwise than it does, pushed away from something.
 
@@ -228,9 +245,11 @@ def _grown(visited: NDArray[np.bool_], walls: NDArray[np.bool_]) -> NDArray[np.b
 def _response(velocity: Array, after: Array, action: Array) -> tuple[float, float]:
     """(a, b) of after = a velocity + b action, over the transitions that agree with it best."""
     inputs = np.stack([velocity, action], axis=1)
-    kept = np.ones(len(velocity), dtype=bool)
+    slow = np.abs(velocity) < SLOW * np.abs(velocity).max()  # the fastest may have been cut off
+    slow = slow if slow.mean() > 1 - KEPT else np.ones(len(velocity), dtype=bool)
+    kept = slow
     for _ in range(ROUNDS):
         answer = np.linalg.lstsq(inputs[kept], after[kept], rcond=None)[0]
-        off = np.abs(after - inputs @ answer)
-        kept = off <= np.quantile(off, KEPT)
+        off = np.where(slow, np.abs(after - inputs @ answer), np.inf)
+        kept = off <= np.quantile(off[slow], KEPT)
     return float(answer[0]), float(answer[1])

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 from .plan import Array, Plan, Reference
 from .plant import Plant
 
-SPACING, FEWEST, MOST = 0.08, 48, 192  # position units between points; points of a path
+SPACING, POINTS = 0.08, (48, 96, 144, 192)  # position units between points, at most; how many a path may have
 BENDING = ((1e3, 60), (100.0, 100), (10.0, 60), (2.0, 30))  # weights of bending, and rounds of each: coarse to exact
 MARGIN = 0.02  # position units inside visited space that paths keep
 RESERVE = 0.99  # of the plant's force is planned with; the rest is for tracking
@@ -78,14 +78,30 @@ class Course:
 
 
 def courses(plant: Plant, plans: Sequence[Plan], *, bent: bool = True) -> list[Course]:
-    """The fastest course along each plan's best candidate: smoothed, or (not `bent`) exactly where the plan goes."""
-    paths, times = zip(*(_whole_path(plan) for plan in plans), strict=True)
+    """The fastest course along each plan's best candidate: smoothed, or (not `bent`) exactly where the plan goes.
+
+    A course does not depend on what others are laid beside it.
+    """
+    ways = [_whole_path(plan) for plan in plans]
+    counts = [_points_for(path) for path, _ in ways]
+    made: dict[int, Course] = {}
+    for count in sorted(set(counts)):
+        group = [i for i, own in enumerate(counts) if own == count]
+        laid = _laid(plant, [plans[i] for i in group], [ways[i] for i in group], count, bent)
+        made |= dict(zip(group, laid, strict=True))
+    return [made[i] for i in range(len(plans))]
+
+
+def _laid(
+    plant: Plant, plans: Sequence[Plan], ways: Sequence[tuple[Array, Array]], count: int, bent: bool
+) -> list[Course]:
+    """Courses of as many points each."""
     starts = np.array([p.observations[0, 0, p.spec.velocity_indices] for p in plans])
-    laid, along = smooth(plant, paths, starts, bending=BENDING if bent else ())
+    laid, along = smooth(plant, [path for path, _ in ways], starts, count=count, bending=BENDING if bent else ())
     speeds = top_speeds(plant, laid, np.linalg.norm(starts, axis=1))
     strays = np.maximum(-plant.depth(laid)[0], 0).max(axis=1)
     made = []
-    for plan, points, speed, share, steps, stray in zip(plans, laid, speeds, along, times, strays, strict=True):
+    for plan, points, speed, share, (_, steps), stray in zip(plans, laid, speeds, along, ways, strays, strict=True):
         timed, when, seconds = _timed(points, speed, plant.config.dt_seconds)
         velocity = np.diff(timed, axis=0, prepend=timed[:1]) / plant.config.dt_seconds
         plan_steps = np.interp(np.interp(when, np.arange(len(points)), share), np.linspace(0, 1, len(steps)), steps)
@@ -110,22 +126,34 @@ def _whole_path(plan: Plan) -> tuple[Array, Array]:
     return np.vstack([plan.reference(steps).position, end]), np.append(steps, float(plan.steps))
 
 
+def _points_for(path: Array) -> int:
+    """How many points a path (n, P) takes: few numbers of them, so that many paths share one."""
+    wanted = np.linalg.norm(np.diff(path, axis=0), axis=1).sum() / SPACING
+    return next((count for count in POINTS if count >= wanted), POINTS[-1])
+
+
 def smooth(
-    plant: Plant, paths: Sequence[Array], velocities: Array, *, bending: Sequence[tuple[float, int]] = BENDING
+    plant: Plant,
+    paths: Sequence[Array],
+    velocities: Array,
+    *,
+    count: int | None = None,
+    bending: Sequence[tuple[float, int]] = BENDING,
 ) -> tuple[Array, Array]:
-    """Paths (B, N, P) between the same ends, bent as little as visited space allows, and where each point came from.
+    """Paths (B, N, P) between the same ends, bent as little as free space allows, and where each point came from.
 
     Args:
         plant: whose data has visited the space.
         paths: B paths (n, P) of any lengths.
         velocities: (B, P) at their starts, whose direction is kept.
+        count: N; None for what the longest of them takes.
         bending: weights of the bending energy and rounds of each; none only spaces the points evenly.
 
     Returns:
         paths (B, N, P), and (B, N) the shares of the given path's length (0 to 1) at which its points began.
     """
     lengths = [float(np.linalg.norm(np.diff(p, axis=0), axis=1).sum()) for p in paths]
-    count = int(np.clip(math.ceil(max(lengths) / SPACING), FEWEST, MOST))
+    count = count or max(map(_points_for, paths))
     first, shares = (np.array(v) for v in zip(*(_evenly(p, count) for p in paths), strict=True))
     ends = first[:, [0, -1]]
     spacing = np.array(lengths) / (count - 1)

@@ -49,6 +49,8 @@ class Roadmap:
         """
         leg = LEG * self.span * (0.5 if nearer else 1.0)
         reach = leg if nearer else IN_REACH * self.span
+        if not leg > 0:
+            return [np.asarray(goal, dtype=float)]  # the data never moved
         way = self.route(start, goal)
         gone = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(way, axis=0), axis=1))])
         room = self.plant.depth(way)[0]

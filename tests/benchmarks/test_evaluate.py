@@ -6,8 +6,8 @@ import pytest
 from diffplan.benchmarks.baselines import WaypointPolicy, policies, run_policy
 from diffplan.benchmarks.demo import commands
 from diffplan.benchmarks.evaluate import Evaluation, episode_seeds, evaluate, record, summarize
-from diffplan.benchmarks.report import HEADER, markdown, results_table, table_rows
-from diffplan.benchmarks.suite import SUITE, run_benchmark, training_record
+from diffplan.benchmarks.report import HEADER, markdown, table_rows
+from diffplan.benchmarks.suite import SUITE, run_benchmark
 from diffplan.envs.runs import load_planner
 from diffplan.envs.tasks import find_task
 
@@ -71,14 +71,8 @@ def test_the_demonstrator_reaches_every_goal_and_chance_does_not(name):
     assert stats["waypoint controller"].score_strict.mean > 100 > stats["random policy"].score_strict.mean
 
 
-def test_bench_measures_a_run_and_writes_its_table(run_folder, tmp_path):
-    lines = list(run_benchmark("maze2d-umaze", output=tmp_path, run=str(run_folder), episodes=2))
-    report = json.loads((tmp_path / "maze2d-umaze.json").read_text())
-    assert [e["task"] for e in report["evaluations"]] == ["maze2d-umaze", "multi2d-umaze"]
-    assert report["training"] == json.loads(json.dumps(training_record(run_folder)))
-    assert "multi2d-umaze" in (tmp_path / "maze2d-umaze.md").read_text() and lines
-    assert results_table(tmp_path).count("\n") == 4
-    with pytest.raises(ValueError, match="unknown benchmark 'x'.*maze2d-large"):
+def test_an_unknown_benchmark_or_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"unknown benchmark 'x'.*maze"):
         next(run_benchmark("x", output=tmp_path))
     with pytest.raises(ValueError, match="does not exist"):
         next(run_benchmark(next(iter(SUITE)), output=tmp_path / "none"))

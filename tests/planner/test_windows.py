@@ -183,6 +183,74 @@ class TestReturns:
             Windows(earning, spec, horizon=8, discount=discount)
 
 
+class TestFixed:
+    """As in Diffuser: windows are of the whole horizon, whatever goals lie on their way."""
+
+    HORIZON = 6
+
+    @pytest.fixture
+    def windows(self, episodes, spec) -> Windows:
+        return Windows(episodes, spec, horizon=self.HORIZON, fixed=True)
+
+    def test_they_are_as_long_as_the_horizon_and_arrive_at_its_end(self, windows, spec, generator):
+        path, length = windows.sample(500, generator)
+        assert (length == self.HORIZON - 1).all()
+        assert (path[:, :-1, spec.arrived] == -1).all()
+        assert (path[:, -1, spec.arrived] == 1).all()
+        assert (path[:, -1, spec.actions] == 0).all()
+
+    @pytest.mark.parametrize("stride", [1, 2, 3])
+    def test_they_are_what_the_slow_reference_cuts(self, episodes, spec, stride):
+        spec = replace(spec, stride=stride)
+        windows = Windows(episodes, spec, horizon=self.HORIZON, fixed=True)
+        for state in windows.starts.tolist():
+            got = windows.window(torch.tensor([state]), windows.room[[state]])[0].numpy()
+            want = slow_window(episodes, spec, state, self.HORIZON - 1, self.HORIZON)
+            np.testing.assert_allclose(got, want, atol=1e-6)
+
+    @pytest.mark.parametrize("stride", [1, 2, 3])
+    def test_they_begin_wherever_one_fits_and_nowhere_else(self, episodes, spec, stride):
+        windows = Windows(episodes, replace(spec, stride=stride), horizon=self.HORIZON, fixed=True)
+        span = (self.HORIZON - 1) * stride
+        fits = [
+            first + step
+            for first, length in zip(episodes.offsets[:-1], episodes.lengths, strict=True)
+            for step in range(length - span + 1)
+        ]
+        assert windows.starts.tolist() == fits
+        first, _ = windows.draw(5000, torch.Generator().manual_seed(0))
+        assert set(first.tolist()) == set(fits)
+
+    def test_joined_episodes_let_them_run_on_across_goals(self, spec, generator):
+        """A mass goes on at a constant velocity; every fourth step it is said to have reached a goal."""
+        steps, cut = 40, 4
+        t = np.arange(steps + 1)[:, None]
+        states, forces = np.hstack([t, -t, 0 * t + 1, 0 * t - 1]), np.hstack([t, t])[:-1]
+        pieces = Episodes.from_arrays(
+            [states[i : i + cut + 1] for i in range(0, steps, cut)], [forces[i : i + cut] for i in range(0, steps, cut)]
+        )
+        spec = replace(spec, stride=1)
+        with pytest.raises(ValueError, match=f"window of {self.HORIZON} tokens"):
+            Windows(pieces, spec, horizon=self.HORIZON, fixed=True)
+        windows = Windows(pieces.joined(), spec, horizon=self.HORIZON, fixed=True)
+        assert len(windows) == steps - self.HORIZON + 2
+        path, _ = windows.sample(300, generator)
+        x = path[..., spec.position_columns][..., 0]
+        torch.testing.assert_close(x, x[:, :1] + torch.arange(self.HORIZON))
+        torch.testing.assert_close(path[:, :-1, spec.actions][..., 0], x[:, :-1])
+        assert (path[..., spec.velocity_columns] == torch.tensor([1.0, -1.0])).all()  # never brought to a stop
+
+    def test_the_others_are_as_before(self, episodes, spec):
+        """Without the word lengths vary, and shorter episodes are used."""
+        _, length = Windows(episodes, spec, horizon=self.HORIZON).sample(300, torch.Generator().manual_seed(0))
+        assert set(length.tolist()) == set(range(1, self.HORIZON))
+
+    def test_a_horizon_that_no_episode_fills_is_refused(self, episodes, spec):
+        Windows(episodes, spec, horizon=21, fixed=True)
+        with pytest.raises(ValueError, match="no episode is long enough for a window of 22 tokens of 2 steps"):
+            Windows(episodes, spec, horizon=22, fixed=True)
+
+
 def motion(spec: TrajectorySpec, tokens: int = 9) -> torch.Tensor:
     """Constant acceleration, (tokens, D)."""
     t = spec.token_seconds * torch.arange(tokens, dtype=torch.float64)[:, None]
