@@ -139,7 +139,8 @@ def gallery(run: str, name: str, seed: int) -> list[Numbers]:
         rollouts = executor.run(steps=task.episode_steps, seeds=seeds)
     made = []
     for start, goal, plan, rollout in zip(observations, goals, plans, rollouts, strict=True):
-        driven = rollout.states[: int(np.argmax(rollout.rewards > 0)) + 2, :2]
+        there = np.flatnonzero(rollout.rewards > 0)
+        driven = rollout.states[: there[0] + 2 if len(there) else None, :2]
         laid = courses(planner.plant, [plan])[0].positions if planner.plant is not None else plan.path()
         ways = {
             "plan": plan.path(every=2),

@@ -165,7 +165,7 @@ class Executor:
                 )
                 fresh &= ~ended
                 flights = self._replan(flights, fresh, observations, goals, generators)
-                references = _references(flights, self.replan_every, self.tempo)
+                references = _references(flights, min(self.replan_every, steps - step), self.tempo)
             plans = tuple(f.plan for f in flights) if self.keep_plans else ()
             if step == 0:
                 nothing = np.zeros((len(seeds), 0), np.float32)

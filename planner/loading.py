@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,24 @@ from .normalizer import Normalizer
 from .plant import Plant
 from .returns import ReturnModel
 from .unet import TemporalUNet
+
+
+def load_whole(path: Path, load: Callable[[], Any]) -> Any:
+    """What `load` loads from a folder that is whole and ours, or from the hub where there is no such folder.
+
+    Raises:
+        ValueError: a file is missing, damaged or foreign; the message names it.
+    """
+    if path.exists():
+        check_files(path)
+    try:
+        with quiet_diffusers():
+            return load()
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{path} (model_index.json and its parts) holds no planner that can be loaded: {reason}"
+        ) from error
 
 
 def check_files(folder: Path) -> None:

@@ -63,6 +63,27 @@ class Sampling:
         if self.guidance not in get_args(Guidance):
             raise ValueError(f"unknown guidance {self.guidance!r}; known: {', '.join(get_args(Guidance))}")
 
+    def fitting(self, *, guided: bool, raced: bool) -> Sampling:
+        """As it can be: the fastest course knows nothing of guides, so the denoiser judges guided plans.
+
+        Args:
+            guided: whether a guide is at work.
+            raced: whether there is a plant that courses can be laid with.
+
+        Raises:
+            ValueError: the fastest is asked for and nothing can tell which that is.
+        """
+        if self.select != "fastest":
+            return self
+        if guided:
+            return replace(self, select="plausible")
+        if not raced:
+            raise ValueError(
+                "select 'fastest' needs a plant fitted to the data, and this planner has none; "
+                "train it again, or choose another way, such as plausible"
+            )
+        return self
+
     def changed(self, options: dict[str, Any]) -> Sampling:
         """With the options that are not None."""
         known = {f.name for f in fields(self)}

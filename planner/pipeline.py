@@ -21,7 +21,7 @@ from .batch import Batch
 from .conditions import Conditions, arrive_at, start_at
 from .diffusion import Prediction, check_prediction
 from .guides import Cost, Guide, as_guide
-from .loading import check_files, own_weights, quiet_diffusers
+from .loading import load_whole, own_weights
 from .normalizer import Normalizer
 from .options import Sampling
 from .plan import Array, Plan, sorted_plans
@@ -114,17 +114,8 @@ class TrajectoryPlanner(DiffusionPipeline):
         Raises:
             ValueError: a file is missing, damaged or foreign; the message names it.
         """
-        folder = Path(path)
-        if folder.exists():
-            check_files(folder)
-        try:
-            with quiet_diffusers():
-                loaded = super().from_pretrained(str(path), use_safetensors=True, **options)
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(
-                f"{path} (model_index.json and its parts) holds no planner that can be loaded: {reason}"
-            ) from error
+        load = super().from_pretrained
+        loaded = load_whole(Path(path), lambda: load(str(path), use_safetensors=True, **options))
         for part in (loaded.denoiser, loaded.normalizer, loaded.returns, loaded.plant):
             if part is not None:
                 own_weights(part)
@@ -192,7 +183,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         if not conditions or len(generators) != len(conditions):
             raise ValueError(f"{len(conditions)} problems need as many generators, got {len(generators)}")
         wish = self._wish(guide, tempo, past)
-        sampling = self._choosing_by(sampling, wish)
+        sampling = sampling.fitting(guided=wish is not None, raced=self.plant is not None)
         batch = Batch(conditions, generators, sampling, wish, previous)
         plans = self._one_leg(batch) if sampling.legs == 1 else stitched(batch, self._one_leg, self.spec, self.device)
         plans = plans if sampling.select != "fastest" else quickest_first(self.plant, plans)
@@ -288,23 +279,6 @@ class TrajectoryPlanner(DiffusionPipeline):
         """The guide as these plans are to be judged by it; None where nothing weighs anything."""
         kept = None if guide is None else as_guide(guide).without_zeros()
         return None if kept is None else Wish(kept, self.spec, self.normalizer, tempo, past)
-
-    def _choosing_by(self, sampling: Sampling, wish: Wish | None) -> Sampling:
-        """Sampling as it can be: the fastest course knows nothing of guides, so the denoiser judges guided plans.
-
-        Raises:
-            ValueError: the fastest is asked for and nothing was fitted to the data that could tell.
-        """
-        if sampling.select != "fastest":
-            return sampling
-        if wish is not None:
-            return replace(sampling, select="plausible")
-        if self.plant is None:
-            raise ValueError(
-                "select 'fastest' needs a plant fitted to the data, and this planner has none; "
-                "train it again, or choose another way, such as plausible"
-            )
-        return sampling
 
     def _one_leg(self, batch: Batch) -> list[Plan]:
         *_, end = self._denoise(batch)

@@ -62,7 +62,7 @@ class TestByName:
 
     @pytest.mark.parametrize("name", ["racing", "retimed"])
     def test_racing_needs_a_plant(self, name):
-        with pytest.raises(ValueError, match="needs a plant fitted to the data; train the run again"):
+        with pytest.raises(ValueError, match="needs a plant fitted to the data.*train it again"):
             made(SimpleNamespace(plant=None), controller=name)
 
     def test_retimed_races_where_the_plan_goes(self):

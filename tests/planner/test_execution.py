@@ -190,7 +190,7 @@ class Hesitant:
     def problem(self, start, goal=None):
         return np.array(start), np.array(goal)
 
-    def stops(self, start, goal):
+    def stops(self, start, goal, *, nearer=False):
         return [goal]
 
     def plan_many(self, problems, **_):
