@@ -233,7 +233,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         if not len(stops):
             raise ValueError("a route needs at least a goal")
         known: dict[str, Any] = {"generator": generator, "guide": guide, "feasible": feasible}
-        one_leg = options.get("legs", self.sampling.legs) == 1
+        one_leg = (options.get("legs") or self.sampling.legs) == 1
 
         def leg(here: Array, to: Sequence[float]) -> Plan:
             return self.plan(self.problem(torch.as_tensor(here), to), **known, **options)

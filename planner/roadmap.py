@@ -27,6 +27,7 @@ LEG = 0.5  # of a window's span, from stop to stop: half of the training windows
 SHY = 0.1  # position units: a way this close to unvisited space counts twice its length
 ROOM = 0.25  # of a leg, in which a stop may move to where there is most room
 TREES = 256  # goals whose ways are remembered
+SPECK = 0.01  # of the largest connected part: smaller ones are accidents, and lead nowhere
 
 
 class Roadmap:
@@ -68,7 +69,7 @@ class Roadmap:
         ends = np.array([start, goal], dtype=float)
         if not len(self._places):
             return ends
-        here, there = (int(v) for v in self._nearest.query(ends)[1])
+        here, there = (self._nearest(end) for end in ends)
         before, chain = self._tree(there), [here]
         while chain[-1] != there and before[chain[-1]] >= 0:
             chain.append(int(before[chain[-1]]))
@@ -94,8 +95,16 @@ class Roadmap:
         return self.plant.origin.double().cpu().numpy() + (self._cells + 0.5) * self.plant.config.voxel
 
     @cached_property
-    def _nearest(self) -> spatial.cKDTree:
-        return spatial.cKDTree(self._places)
+    def _main(self) -> tuple[NDArray[np.int64], spatial.cKDTree]:
+        """The voxels of every connected part that is more than a speck."""
+        count, parts = csgraph.connected_components(self._graph, directed=False)
+        sizes = np.bincount(parts, minlength=count)
+        voxels = np.flatnonzero(sizes[parts] >= SPECK * sizes.max())
+        return voxels, spatial.cKDTree(self._places[voxels])
+
+    def _nearest(self, position: Array) -> int:
+        voxels, tree = self._main
+        return int(voxels[tree.query(position)[1]])
 
     @cached_property
     def _graph(self) -> sparse.csr_array:

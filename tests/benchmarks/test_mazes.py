@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from diffplan.benchmarks import evaluate as evaluate_module
 from diffplan.benchmarks import maze_cells as cells
@@ -240,7 +241,7 @@ class TestMeasuredCells:
             there = np.linalg.norm(np.array(pair["driven"]) - goal, axis=1) <= 0.5
             assert not there[:-1].any()
             assert there[-1] or len(there) == task.episode_steps + 1  # what never arrives is shown whole
-            assert task.maze.signed_clearance(np.array(pair["fastest"]))[0].min() > CLEARANCE - 0.01
+            assert float(task.maze.signed_clearance(torch.tensor(pair["fastest"])).min()) > CLEARANCE - 0.01
             assert np.linalg.norm(pair["fastest"][-1] - goal) <= 0.51
         assert len({task.maze.cell(p["start"]) for p in made}) == 2
         json.dumps(made, allow_nan=False)
