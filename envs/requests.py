@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffplan.planner.guides import Guide, Mark, Spot
-from diffplan.planner.pipeline import TrajectoryPlanner
+from diffplan.planner.pipeline import Feasible, TrajectoryPlanner
 from diffplan.planner.plan import Plan
 
 from .records import plan_record, write_json
@@ -103,9 +103,16 @@ def answer(planner: TrajectoryPlanner, request: Request, **options: Any) -> Plan
             plan = planner.route(request.start, [*request.vias, request.goal], **known, **options)
         else:
             plan = planner.plan(planner.problem(request.start), **known, **options)
+        plan = plan if request.guide is not None else _driven(planner, plan, check)
         if check(plan)[0]:
             break
     return plan
+
+
+def _driven(planner: TrajectoryPlanner, plan: Plan, check: Feasible) -> Plan:
+    """The plan as it will be driven, where a plant tells how."""
+    raced = planner.raced(plan)
+    return raced if raced is plan else raced.preferring(check(raced))
 
 
 def describe(request: Request, plan: Plan) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,10 +21,10 @@ from numpy.typing import NDArray
 
 from .conditions import Conditions
 from .controllers import Controller
+from .course import Course
 from .guides import Cost, Guide
 from .pipeline import Feasible, TrajectoryPlanner
 from .plan import Plan, Reference
-from .racing import Course
 
 Array = NDArray[np.floating[Any]]
 
@@ -166,7 +167,7 @@ class Executor:
                 fresh &= ~ended
                 flights = self._replan(flights, fresh, observations, goals, generators)
                 references = _references(flights, min(self.replan_every, steps - step), self.tempo)
-            plans = tuple(f.plan for f in flights) if self.keep_plans else ()
+            plans = tuple(f.driven for f in flights) if self.keep_plans else ()
             if step == 0:
                 nothing = np.zeros((len(seeds), 0), np.float32)
                 yield Moment(0, observations, nothing, np.zeros(len(seeds)), ended, plans, fresh)
@@ -284,6 +285,11 @@ class _Flight:
     way: Way
     final: bool = True
     age: float = 0.0
+
+    @cached_property
+    def driven(self) -> Plan:
+        """The way as a plan, for pictures and records."""
+        return self.way if isinstance(self.way, Plan) else self.way.as_plan()
 
     @property
     def blocked(self) -> bool:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .batch import Batch
 from .conditions import Conditions, arrive_at, start_at
+from .course import as_plan
 from .diffusion import Prediction, check_prediction
 from .guides import Cost, Guide, as_guide
 from .loading import load_whole, own_weights
@@ -242,6 +243,12 @@ class TrajectoryPlanner(DiffusionPipeline):
             return self.stops(here, to, nearer=nearer) if one_leg else [to]
 
         return through(np.asarray(start, dtype=np.float32), stops, leg=leg, between=between, blocked=self.blocked)
+
+    def raced(self, plan: Plan) -> Plan:
+        """The plan as it is driven: each candidate's fastest course; the plan itself where no plant tells."""
+        if self.plant is None:
+            return plan
+        return as_plan(courses(self.plant, [plan.candidate(k) for k in range(len(plan.trajectories))]))
 
     def blocked(self, plan: Plan) -> bool:
         """Whether the best candidate leads where the data shows no way; never where no plant tells."""

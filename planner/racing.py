@@ -12,69 +12,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from .plan import Array, Plan, Reference
+from .course import Course
+from .plan import Array, Plan
 from .plant import Plant
 
 SPACING, POINTS = 0.08, (48, 96, 144, 192)  # position units between points, at most; how many a path may have
-BENDING = ((1e3, 60), (100.0, 100), (10.0, 60), (2.0, 30))  # weights of bending, and rounds of each: coarse to exact
+Bending = Sequence[tuple[float, int]]
+# Weights of the bending energy and rounds of each, from coarse to exact.
+BENDING = ((1e3, 60), (100.0, 80), (10.0, 50), (2.0, 30), (0.3, 30))
+GENTLY = ((10.0, 60), (2.0, 40), (0.3, 40))  # where those lead through what is not free
 MARGIN = 0.02  # position units inside visited space that paths keep
 RESERVE = 0.99  # of the plant's force is planned with; the rest is for tracking
-STRAY = 0.1  # position units outside visited space from which a path counts as blocked
 BLOCKED_SECONDS = 1e3
 IDLE = 1e-4  # share of a way's direction below which an axis does not push along it
-
-
-@dataclass(frozen=True)
-class Course:
-    """A path with a time for every point of it, ready to be followed.
-
-    Attributes:
-        plan: that it was made of.
-        positions: (n, P) at each environment step; past its end a course stays at its last position.
-        velocities: (n, P) that lead to them, per second.
-        plan_steps: (n,) environment steps after which the plan, at its own pace, is where the course is.
-        seconds: time until it is at the goal.
-        stray: how far outside visited space it leads, in position units; 0 if nowhere.
-    """
-
-    plan: Plan
-    positions: Array
-    velocities: Array
-    plan_steps: Array
-    seconds: float
-    stray: float
-
-    @property
-    def steps(self) -> int:
-        """Environment steps until it ends."""
-        return len(self.positions) - 1
-
-    @property
-    def blocked(self) -> bool:
-        """Whether it leads where nothing shows a way."""
-        return self.stray > STRAY
-
-    def plan_age(self, age: float) -> float:
-        """Environment steps after which the plan, at its own pace, is where the course is after `age` steps."""
-        return float(self.plan_steps[min(round(age), self.steps)])
-
-    def reference(self, steps: ArrayLike) -> Reference:
-        """What the course asks for at environment steps (n,) after its start."""
-        at = np.minimum(np.round(np.asarray(steps, dtype=float)).astype(int), self.steps)
-        beyond = np.asarray(steps) > self.steps
-        asked = self.plan.reference(self.plan_steps[at])
-        velocity = np.where(beyond[:, None], 0.0, self.velocities[at])
-        observation = asked.observation.copy()
-        observation[:, self.plan.spec.position_indices] = self.positions[at]
-        observation[:, self.plan.spec.velocity_indices] = velocity
-        return Reference(observation, self.positions[at], velocity, asked.action)
 
 
 def courses(plant: Plant, plans: Sequence[Plan], *, bent: bool = True) -> list[Course]:
@@ -82,22 +37,31 @@ def courses(plant: Plant, plans: Sequence[Plan], *, bent: bool = True) -> list[C
 
     A course does not depend on what others are laid beside it.
     """
+    made = _courses(plant, plans, BENDING if bent else ())
+    cut = [i for i, course in enumerate(made) if bent and course.blocked]
+    gentler = _courses(plant, [plans[i] for i in cut], GENTLY)  # stiff paths may be pulled through a thin wall
+    for i, course in zip(cut, gentler, strict=True):
+        made[i] = min(made[i], course, key=lambda c: c.stray)
+    return made
+
+
+def _courses(plant: Plant, plans: Sequence[Plan], bending: Bending) -> list[Course]:
     ways = [_whole_path(plan) for plan in plans]
     counts = [_points_for(path) for path, _ in ways]
     made: dict[int, Course] = {}
     for count in sorted(set(counts)):
         group = [i for i, own in enumerate(counts) if own == count]
-        laid = _laid(plant, [plans[i] for i in group], [ways[i] for i in group], count, bent)
+        laid = _laid(plant, [plans[i] for i in group], [ways[i] for i in group], count, bending)
         made |= dict(zip(group, laid, strict=True))
     return [made[i] for i in range(len(plans))]
 
 
 def _laid(
-    plant: Plant, plans: Sequence[Plan], ways: Sequence[tuple[Array, Array]], count: int, bent: bool
+    plant: Plant, plans: Sequence[Plan], ways: Sequence[tuple[Array, Array]], count: int, bending: Bending
 ) -> list[Course]:
     """Courses of as many points each."""
     starts = np.array([p.observations[0, 0, p.spec.velocity_indices] for p in plans])
-    laid, along = smooth(plant, [path for path, _ in ways], starts, count=count, bending=BENDING if bent else ())
+    laid, along = smooth(plant, [path for path, _ in ways], starts, count=count, bending=bending)
     speeds = top_speeds(plant, laid, np.linalg.norm(starts, axis=1))
     strays = np.maximum(-plant.depth(laid)[0], 0).max(axis=1)
     made = []
@@ -105,7 +69,7 @@ def _laid(
         timed, when, seconds = _timed(points, speed, plant.config.dt_seconds)
         velocity = np.diff(timed, axis=0, prepend=timed[:1]) / plant.config.dt_seconds
         plan_steps = np.interp(np.interp(when, np.arange(len(points)), share), np.linspace(0, 1, len(steps)), steps)
-        made.append(Course(plan, timed, velocity, plan_steps, seconds, float(stray)))
+        made.append(Course(plant, plan, timed, velocity, plan_steps, seconds, float(stray)))
     return made
 
 
@@ -138,7 +102,7 @@ def smooth(
     velocities: Array,
     *,
     count: int | None = None,
-    bending: Sequence[tuple[float, int]] = BENDING,
+    bending: Bending = BENDING,
 ) -> tuple[Array, Array]:
     """Paths (B, N, P) between the same ends, bent as little as free space allows, and where each point came from.
 

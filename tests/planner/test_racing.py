@@ -9,8 +9,9 @@ import pytest
 
 from diffplan.planner import racing
 from diffplan.planner.controllers import RacingController
+from diffplan.planner.course import STRAY, Course
 from diffplan.planner.plan import Plan, Reference
-from diffplan.planner.racing import MARGIN, RESERVE, STRAY, Course, courses, quickest_first, smooth, top_speeds
+from diffplan.planner.racing import MARGIN, RESERVE, courses, quickest_first, smooth, top_speeds
 from diffplan.planner.spec import TrajectorySpec
 
 DT, FORCE, TOP = 0.01, 10.0, 5.0
