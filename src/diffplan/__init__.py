@@ -33,6 +33,7 @@ _HOMES = {
     "Windows": "planner.windows",
     "controller_for": "envs.control",
     "evaluate": "benchmarks.evaluate",
+    "executor_for": "envs.control",
     "find_run": "envs.runs",
     "find_task": "envs.tasks",
     "load_planner": "envs.runs",
@@ -59,6 +60,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from .benchmarks.evaluate import evaluate as evaluate
     from .envs.control import controller_for as controller_for
+    from .envs.control import executor_for as executor_for
     from .envs.maze import MazeMap as MazeMap
     from .envs.presets import Preset as Preset
     from .envs.runs import find_run as find_run
