@@ -10,7 +10,7 @@ import functools
 import json
 import shutil
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,22 +92,22 @@ class MazeBenchmark:
     Args:
         work: where runs and cells are kept.
         extent: how much is measured.
+        quick: whether the report is to be called so.
     """
 
-    def __init__(self, work: Path, extent: Extent) -> None:
-        self.work, self.extent = work, extent
+    def __init__(self, work: Path, extent: Extent, *, quick: bool = False) -> None:
+        self.work, self.extent, self.quick = work, extent, quick
 
     @classmethod
     def standard(cls, *, quick: bool, episodes: int | None = None) -> MazeBenchmark:
         """In its usual folder, so that the next call finds it."""
         extent = QUICK if quick else FULL
-        if episodes is not None and episodes != extent.episodes:
-            extent = Extent(episodes, extent.minutes, extent.sweeps, extent.ablations, extent.giant)
-        return cls(RUNS / ("bench-maze-quick" if quick else "bench-maze"), extent)
+        extent = replace(extent, episodes=episodes or extent.episodes)
+        return cls(RUNS / ("bench-maze-quick" if quick else "bench-maze"), extent, quick=quick)
 
     def run(self) -> Generator[str, None, Numbers]:
         """Measure what is not measured yet, yielding a line for each cell; all numbers at the end."""
-        report: Numbers = {"seed": SEED, "episodes": self.extent.episodes, "quick": self.extent is QUICK, "tasks": {}}
+        report: Numbers = {"seed": SEED, "episodes": self.extent.episodes, "quick": self.quick, "tasks": {}}
         report["training"], runs = {}, {}
         for size in SIZES:
             for preset in METHODS:
@@ -240,7 +240,7 @@ def options_of(preset: str) -> dict[str, Any]:
 
 def _watched(stages: Iterator[Progress], folder: Path, curve: bool) -> Iterator[str]:
     """Train, keeping the planner as it is after some of the minutes (the first one written after each)."""
-    due, crossed = [m for m in MARKS if curve], None
+    due, crossed, begun = [m for m in MARKS if curve], None, False
     index = folder / "planner" / "model_index.json"
     for stage in stages:
         if stage.message:
@@ -248,6 +248,9 @@ def _watched(stages: Iterator[Progress], folder: Path, curve: bool) -> Iterator[
         if stage.update is None or not due:
             continue
         minutes = stage.update.seconds / 60
+        if not begun:  # a run that is continued has had its first marks
+            due, begun = [m for m in due if m > minutes], True
+            continue
         if crossed is None and minutes >= due[0]:
             crossed = index.stat().st_mtime if index.is_file() else 0.0
         if crossed is not None and index.is_file() and index.stat().st_mtime > crossed:

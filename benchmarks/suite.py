@@ -81,6 +81,8 @@ def run_benchmark(
     if not output.is_dir():
         raise ValueError(f"folder {str(output)!r} does not exist; make it, or name another with --output")
     if name == "maze":
+        if run is not None:
+            raise ValueError("benchmark 'maze' trains its own runs, in runs/bench-maze; leave --run out")
         yield from _mazes(output, quick, episodes)
         return
     if quick:

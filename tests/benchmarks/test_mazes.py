@@ -283,7 +283,7 @@ class TestFolders:
     def test_quick_and_full_are_kept_apart(self):
         quick, full = (MazeBenchmark.standard(quick=q) for q in (True, False))
         assert quick.work != full.work
-        assert quick.extent is QUICK and quick.extent.episodes < full.extent.episodes
+        assert quick.extent == QUICK and quick.quick and not full.quick and quick.extent.episodes < full.extent.episodes
 
     @pytest.mark.parametrize("quick", [True, False])
     def test_another_number_of_episodes_changes_nothing_else(self, quick):
