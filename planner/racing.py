@@ -63,7 +63,8 @@ def _laid(
     starts = np.array([p.observations[0, 0, p.spec.velocity_indices] for p in plans])
     laid, along = smooth(plant, [path for path, _ in ways], starts, count=count, bending=bending)
     speeds = top_speeds(plant, laid, np.linalg.norm(starts, axis=1))
-    strays = np.maximum(-plant.depth(laid)[0], 0).max(axis=1)
+    between = np.array([_evenly(points, 2 * count)[0] for points in laid])  # points may jump across a wall
+    strays = np.maximum(-plant.depth(between)[0], 0).max(axis=1)
     made = []
     for plan, points, speed, share, (_, steps), stray in zip(plans, laid, speeds, along, ways, strays, strict=True):
         timed, when, seconds = _timed(points, speed, plant.config.dt_seconds)
