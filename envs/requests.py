@@ -103,7 +103,7 @@ def answer(planner: TrajectoryPlanner, request: Request, **options: Any) -> Plan
             plan = planner.route(request.start, [*request.vias, request.goal], **known, **options)
         else:
             plan = planner.plan(planner.problem(request.start), **known, **options)
-        plan = plan if request.guide is not None else _driven(planner, plan, check)
+        plan = plan if plan.guides else _driven(planner, plan, check)
         if check(plan)[0]:
             break
     return plan

@@ -72,7 +72,7 @@ class TestWhatWorks:
     def test_guide_and_task_lists(self, cli):
         assert "avoid:x=1,y=0,radius=0.3,margin=0.15@100" in cli("guides").output
         assert "maze2d-large" in cli("tasks").output
-        assert "maze2d-large" in cli("bench", "list").output
+        assert "maze: all mazes" in cli("bench", "list").output
 
     def test_data_list_and_info(self, cli):
         assert "diffplan/maze2d/umaze-v0" in cli("data", "list").output

@@ -188,7 +188,9 @@ def test_a_users_own_environment_becomes_a_task(tmp_path, monkeypatch):
         executor = Executor(planner, simulators, controller=controller_for(task), replan_every=10)
         rollouts = executor.run(steps=task.episode_steps, seeds=[0, 1])
     assert [r.states.shape for r in rollouts] == [(31, 2), (31, 2)]
-    assert all(r.plans[0].observations[0, -1, 0] == pytest.approx(0.5) for r in rollouts)
+    for rollout in rollouts:  # the cart's data is slow: the goal may be beyond a plan's reach
+        aim = planner.stops(rollout.states[0], [0.5])[0]
+        assert rollout.plans[0].observations[0, -1, 0] == pytest.approx(aim[0])
     with pytest.raises(ValueError, match="cannot place its agent"):
         Simulators(task, 1, start=[0.0]).reset([0])
     assert task.parse_point("0.25", "goal") == (0.25,)
