@@ -133,12 +133,8 @@ class MazeBenchmark:
 
     def _task(self, name: str, runs: dict[Any, Path], report: Numbers) -> Generator[str, None, Numbers]:
         """All rows of one task, and the quality of its plans."""
-        size, rows, episodes = name.partition("-")[2], [], self.extent.episodes
-        for method in REFERENCES:
-            made = yield from self.cell(
-                f"{name} {method}", functools.partial(cells.reference, name, method, self.extent.episodes, SEED)
-            )
-            rows.append({"method": method, **made})
+        size, episodes = name.partition("-")[2], self.extent.episodes
+        rows = yield from self._references(name)
         bound = rows[-1]["score_strict"]
         for preset, method in METHODS.items():
             run, options = str(runs[size, preset]), options_of(preset)
@@ -156,6 +152,16 @@ class MazeBenchmark:
         run = str(runs[size, "default"])
         seen = yield from self.cell(f"{name} quality", functools.partial(cells.quality, run, name, episodes, SEED))
         return {"rows": [row | _share(row, bound) for row in rows], "quality": seen}
+
+    def _references(self, name: str) -> Generator[str, None, list[Numbers]]:
+        """Rows of what sets the scale of a task; the bound is the last."""
+        rows = []
+        for method in REFERENCES:
+            made = yield from self.cell(
+                f"{name} {method}", functools.partial(cells.reference, name, method, self.extent.episodes, SEED)
+            )
+            rows.append({"method": method, **made})
+        return rows
 
     def _sweeps(self, runs: dict[Any, Path], bounds: dict[str, float], tasks: Numbers) -> Generator[str, None, Numbers]:
         made: Numbers = {}
@@ -190,11 +196,8 @@ class MazeBenchmark:
         rows = []
         for family in FAMILIES:
             name = f"{family}-giant"
-            for method in REFERENCES:
-                made = yield from self.cell(
-                    f"{name} {method}", functools.partial(cells.reference, name, method, self.extent.episodes, SEED)
-                )
-                rows.append({"task": name, "method": method, **made})
+            references = yield from self._references(name)
+            rows += [{"task": name, **row} for row in references]
             made = yield from self._measured(f"{name} default", str(run), name, {})
             rows.append({"task": name, "method": METHODS["default"], **made})
         return {"rows": rows}

@@ -28,9 +28,6 @@ from .robot_report import control_rows, locomotion_rows
 from .scenarios import make_scenarios
 from .trained import training_record
 
-Report = tuple[dict[str, Any], list[list[str]]]
-"""Numbers for the JSON, and rows of the table."""
-
 SEED = 1  # of the episodes: settings were chosen on those of seed 0
 
 SUITE = {

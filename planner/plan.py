@@ -243,3 +243,8 @@ def sorted_plans(
             )
         )
     return plans
+
+
+def arc_length(path: Array) -> Array:
+    """Distance gone (n,) along a path (n, P) at each of its points."""
+    return np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])

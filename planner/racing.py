@@ -18,7 +18,7 @@ from itertools import islice
 import numpy as np
 
 from .course import Course
-from .plan import Array, Plan
+from .plan import Array, Plan, arc_length
 from .plant import Plant
 
 SPACING, POINTS = 0.08, (48, 96, 144, 192)  # position units between points, at most; how many a path may have
@@ -166,7 +166,7 @@ def _bending(count: int, weight: float) -> tuple[Array, Array, float]:
 
 def _evenly(path: Array, count: int) -> tuple[Array, Array]:
     """A path (n, P) as points (count, P) evenly spaced along it, and the shares of its n points at which they lie."""
-    gone = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+    gone = arc_length(path)
     gone += np.linspace(0, 1e-9, len(gone))  # strictly rising, even where a path stands still
     at = np.interp(np.linspace(0, gone[-1], count), gone, np.linspace(0, 1, len(path)))
     own = np.linspace(0, 1, len(path))
@@ -246,7 +246,7 @@ def _timed(points: Array, speeds: Array, dt: float) -> tuple[Array, Array, float
     after = np.minimum(clock - when[i], when[i + 1] - when[i])
     push = (speeds[i + 1] ** 2 - speeds[i] ** 2) / (2 * np.maximum(gaps[i], 1e-12))
     share = np.clip((speeds[i] + push * after / 2) * after / np.maximum(gaps[i], 1e-12), 0, 1)
-    gone = np.concatenate([[0.0], np.cumsum(gaps)]) + np.linspace(0, 1e-9, len(points))
+    gone = arc_length(points) + np.linspace(0, 1e-9, len(points))
     slope, u, way = np.gradient(points, gone, axis=0), share[:, None], points[i + 1] - points[i]
     lean, tail = (slope[k] * gaps[i][:, None] - way for k in (i, i + 1))  # a cubic, as straight pieces would have kinks
     return points[i] + u * way + u * (1 - u) * ((1 - u) * lean - u * tail), i + share, float(when[-1])

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse, spatial
 from scipy.sparse import csgraph
 
-from .plan import Array, Plan
+from .plan import Array, Plan, arc_length
 from .plant import Plant
 
 IN_REACH = 1.0  # of a window's span: nearer goals are planned for at once
@@ -53,7 +53,7 @@ class Roadmap:
         if not leg > 0:
             return [np.asarray(goal, dtype=float)]  # the data never moved
         way = self.route(start, goal)
-        gone = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(way, axis=0), axis=1))])
+        gone = arc_length(way)
         room = self.plant.depth(way)[0]
         stops, at = [], 0.0
         while gone[-1] - at > reach:
