@@ -30,7 +30,7 @@ FAMILIES = ("maze2d", "multi2d")
 REFERENCES = ("random policy", "waypoint controller", BOUND)
 METHODS = {"default": "diffplan", "quick": "diffplan, quick", "paper": "paper (Diffuser's recipe)"}
 MARKS = (1.0, 2.0, 4.0, 8.0, 16.0)  # minutes of training at which a planner is kept for the curve
-ABLATED, SWEPT, CURVE = "multi2d-large", ("maze2d-umaze",), "umaze"
+ABLATED, CURVE = "multi2d-large", "umaze"
 
 ABLATIONS: dict[str, dict[str, Any]] = {
     "everything": {},
@@ -59,6 +59,7 @@ class Extent:
         episodes: of each row.
         minutes: of training of each preset; None keeps the preset's own.
         sweeps: values of the plots, by name.
+        swept: tasks that they are of.
         ablations: rows of the ablation table.
         giant: whether the giant maze is trained and measured too.
     """
@@ -66,6 +67,7 @@ class Extent:
     episodes: int
     minutes: dict[str, float | None]
     sweeps: dict[str, tuple[int, ...]]
+    swept: tuple[str, ...]
     ablations: tuple[str, ...]
     giant: bool
 
@@ -74,6 +76,7 @@ FULL = Extent(
     100,
     {"default": None, "quick": 2.0, "paper": 8.0},
     {"replan_every": (5, 10, 20, 40, 80, 10**6), "candidates": (1, 2, 4, 8, 16, 32)},
+    ("maze2d-umaze", ABLATED),
     tuple(ABLATIONS),
     True,
 )
@@ -81,6 +84,7 @@ QUICK = Extent(
     10,
     {"default": 0.5, "quick": 0.25, "paper": 0.25},
     {"replan_every": (20, 10**6), "candidates": (1, 8)},
+    ("maze2d-umaze",),
     tuple(ABLATIONS)[:1],
     False,
 )
@@ -167,7 +171,7 @@ class MazeBenchmark:
         made: Numbers = {}
         for option, values in self.extent.sweeps.items():
             made[option] = []
-            for name in SWEPT:
+            for name in self.extent.swept:
                 run = str(runs[name.partition("-")[2], "default"])
                 for value in values:
                     row = yield from self._measured(f"{name} {option} {value}", run, name, {option: value})

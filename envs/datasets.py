@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -112,17 +113,9 @@ def load_episodes(dataset_id: str, task: Task) -> Episodes:
     if "+" in dataset_id:
         return concatenate(load_episodes(part, task) for part in dataset_id.split("+"))
     describe(dataset_id)
-    with quiet_imports():
-        import minari
+    files = sorted((datasets_folder() / dataset_id / "data").iterdir())
     try:
-        with quiet_imports(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dataset = minari.load_dataset(dataset_id)
-            rows = [
-                (_states(e.observations), np.asarray(e.actions), np.asarray(e.rewards), bool(e.terminations[-1]))
-                for e in dataset.iterate_episodes()
-            ]
-            recorded = getattr(dataset.spec.env_spec, "id", "")
+        recorded, rows = _read(dataset_id, tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in files))
     except Exception as error:
         raise ValueError(
             f"dataset {dataset_id!r} in {datasets_folder()} cannot be read ({error}); delete its folder and "
@@ -132,12 +125,33 @@ def load_episodes(dataset_id: str, task: Task) -> Episodes:
         _check_environment(recorded, task)
         observations, actions, rewards, terminated = zip(*rows, strict=True) if rows else ((), (), (), ())
         episodes = Episodes.from_arrays(
-            observations, actions, rewards, None if task.spec.position else np.array(terminated)
+            [task.observed(raw) for raw in observations],
+            actions,
+            rewards,
+            None if task.spec.position else np.array(terminated),
         )
         check_widths(episodes, task.spec)
     except ValueError as error:
         raise ValueError(f"dataset {dataset_id!r} does not fit task {task.name}: {error}") from error
     return dataclasses.replace(episodes, rewards=task.rewards(episodes))
+
+
+@functools.lru_cache(maxsize=1)
+def _read(dataset_id: str, stamp: tuple[tuple[str, int, int], ...]) -> tuple[str, list[tuple[Any, ...]]]:
+    """Environment id and, per episode, observations, actions, rewards and whether it failed; kept until files change.
+
+    Minari opens every episode by itself: a million steps take ten seconds, and a benchmark asks for them often.
+    """
+    with quiet_imports():
+        import minari
+    with quiet_imports(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = minari.load_dataset(dataset_id)
+        rows = [
+            (_states(e.observations), np.asarray(e.actions), np.asarray(e.rewards), bool(e.terminations[-1]))
+            for e in dataset.iterate_episodes()
+        ]
+        return getattr(dataset.spec.env_spec, "id", ""), rows
 
 
 def _check_environment(recorded: str, task: Task) -> None:

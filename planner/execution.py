@@ -99,7 +99,7 @@ class Executor:
         planner: makes the plans.
         environments: B of them.
         controller: turns plans into actions.
-        replan_every: environment steps between plans.
+        replan_every: environment steps between plans; one that ends earlier, at a stop on the way, is replaced then.
         guide: what plans should prefer.
         tempo: plan time that passes per time executed; above 1 follows plans faster than they were demonstrated, for a
             plant that can (a demonstrator whose actions are noisy and clipped leaves force unused).
@@ -154,31 +154,28 @@ class Executor:
         observations, goals = self.environments.reset(seeds)
         self.goals = goals
         self._seen = [[o] for o in observations]
-        ended, fresh = np.zeros(len(seeds), dtype=bool), np.ones(len(seeds), dtype=bool)
+        ended = np.zeros(len(seeds), dtype=bool)
         flights: list[_Flight] = []
         for step in range(steps):
             turn = step % self.replan_every
-            if turn == 0:
-                fresh = (
-                    np.array([self._due(f, o) for f, o in zip(flights, observations, strict=True)])
-                    if flights
-                    else fresh
-                )
-                fresh &= ~ended
+            fresh = self._due(flights, observations, turn) & ~ended
+            if turn == 0 or fresh.any():
                 flights = self._replan(flights, fresh, observations, goals, generators)
-                references = _references(flights, min(self.replan_every, steps - step), self.tempo)
+                references = iter(_references(flights, min(self.replan_every - turn, steps - step), self.tempo))
+                ahead = next(references)
             plans = tuple(f.driven for f in flights) if self.keep_plans else ()
             if step == 0:
                 nothing = np.zeros((len(seeds), 0), np.float32)
                 yield Moment(0, observations, nothing, np.zeros(len(seeds)), ended, plans, fresh)
-            actions = self.controller.act(observations, references[turn], references[turn + 1]).astype(np.float32)
+            now, ahead = ahead, next(references)
+            actions = self.controller.act(observations, now, ahead).astype(np.float32)
             observations, rewards, finished = self.environments.step(actions)
             rewards = np.where(ended, 0.0, rewards)
             ended = ended | finished
             for flight, seen, now in zip(flights, self._seen, observations, strict=True):
                 flight.age += self.tempo
                 seen.append(now)
-            yield Moment(step + 1, observations, actions, rewards, ended, plans, fresh & (turn == 0))
+            yield Moment(step + 1, observations, actions, rewards, ended, plans, fresh)
             if ended.all():
                 return
 
@@ -202,20 +199,25 @@ class Executor:
             )
         return made
 
-    def _due(self, flight: _Flight, observation: Array) -> bool:
-        """Whether to plan anew: not while a plan that is about to arrive, or has arrived, is being kept to.
+    def _due(self, flights: list[_Flight], observations: Array, turn: int) -> NDArray[np.bool_]:
+        """Who is to plan anew (B,): everyone in turn, and between turns those who have come to a stop on their way."""
+        if not flights:
+            return np.ones(len(observations), dtype=bool)
+        if turn:
+            return np.array([not f.final and f.age >= f.way.steps for f in flights])
+        return np.array([not self._kept(f, o) for f, o in zip(flights, observations, strict=True)])
 
-        A plan holds its goal by itself; planning again from within reach of it only adds noise.
+    def _kept(self, flight: _Flight, observation: Array) -> bool:
+        """Whether a plan is kept to because it is about to arrive, or has arrived, and is well followed.
+
+        It holds its goal by itself; planning again from within reach of it only adds noise.
         """
-        spec = self.planner.spec
-        if (
-            not (self.goals.shape[1] and self.pin_goal and flight.final)
-            or flight.way.steps - flight.age > self.replan_every * self.tempo
-        ):
-            return True
-        here = observation[spec.position_indices]
+        held = bool(self.goals.shape[1]) and self.pin_goal and flight.final
+        if not held or flight.way.steps - flight.age > self.replan_every * self.tempo:
+            return False
+        here = observation[self.planner.spec.position_indices]
         off = here - flight.way.reference(np.array([flight.age])).position[0]
-        return bool(np.linalg.norm(off) > self.tolerance)
+        return bool(np.linalg.norm(off) <= self.tolerance)
 
     def _aims(self, observation: Array, goal: Array, nearer: bool) -> Sequence[Sequence[float]]:
         """Where to plan to, one after another: nowhere in particular, the goal, or first a stop on the way to it."""

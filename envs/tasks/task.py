@@ -122,9 +122,12 @@ class Task:
 
     def flatten(self, observation: Any) -> Array:
         """An environment's observation as one vector (O,)."""
-        return np.asarray(
-            observation["observation"] if isinstance(observation, dict) else observation, dtype=float
-        ).ravel()
+        raw = observation["observation"] if isinstance(observation, dict) else observation
+        return self.observed(np.asarray(raw, dtype=float).ravel())
+
+    def observed(self, raw: NDArray[Any]) -> NDArray[Any]:
+        """The task's observations (..., O) from an environment's own, flat (..., R): the very same, if left alone."""
+        return raw
 
     def reward(self, observation: Array, goal: Array, reward: float) -> float:
         """Reward of a step, from the observation (O,) after it, the goal (P,) and the environment's own reward."""

@@ -23,7 +23,7 @@ from diffplan.envs.tasks import find_task
 from diffplan.envs.training import train_run
 from diffplan.planner.training import TrainConfig
 
-TINY = Extent(2, {"default": 0.01, "quick": 0.01, "paper": 0.01}, {}, (), False)
+TINY = Extent(2, {"default": 0.01, "quick": 0.01, "paper": 0.01}, {}, (), (), False)
 
 
 def drain(stages) -> tuple[list[str], object]:
