@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffplan.envs.maze import WaypointController
-from diffplan.envs.simulators import Simulators
+from diffplan.envs.simulators import Simulators, side_by_side
 from diffplan.envs.tasks import MazeTask, Task
 
 Array = NDArray[np.float64]
@@ -62,16 +62,29 @@ def policies(task: Task, seeds: Sequence[int]) -> dict[str, Policy]:
     return made
 
 
+def run_policies(task: Task, seeds: Sequence[int]) -> dict[str, list[Array]]:
+    """Rewards (T,) of every reference, by name: of one episode per seed, until it ended."""
+    found: dict[str, list[Array]] = {}
+    for simulators, group in side_by_side(task, seeds):
+        for name, policy in policies(task, group).items():
+            found.setdefault(name, []).extend(_run(simulators, policy, group))
+    return found
+
+
 def run_policy(task: Task, policy: Policy, *, seeds: Sequence[int]) -> list[Array]:
     """Rewards (T,) of one episode per seed, until it ended."""
     with Simulators(task, len(seeds)) as simulators:
-        observations, goals = simulators.reset(seeds)
-        policy.begin(observations.astype(float), goals.astype(float))
-        rewards: list[NDArray[np.floating[Any]]] = []
-        lasted = np.zeros(len(seeds), dtype=int)
-        ended = np.zeros(len(seeds), dtype=bool)
-        while len(rewards) < task.episode_steps and not ended.all():
-            lasted += ~ended
-            observations, reward, ended = simulators.step(policy.act(observations.astype(float)).astype(np.float32))
-            rewards.append(reward)
+        return _run(simulators, policy, seeds)
+
+
+def _run(simulators: Simulators, policy: Policy, seeds: Sequence[int]) -> list[Array]:
+    observations, goals = simulators.reset(seeds)
+    policy.begin(observations.astype(float), goals.astype(float))
+    rewards: list[NDArray[np.floating[Any]]] = []
+    lasted = np.zeros(len(seeds), dtype=int)
+    ended = np.zeros(len(seeds), dtype=bool)
+    while len(rewards) < simulators.task.episode_steps and not ended.all():
+        lasted += ~ended
+        observations, reward, ended = simulators.step(policy.act(observations.astype(float)).astype(np.float32))
+        rewards.append(reward)
     return [own[:steps].astype(float) for own, steps in zip(np.array(rewards).T, lasted, strict=True)]

@@ -5,20 +5,22 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from diffplan.envs.control import executor_for
-from diffplan.envs.simulators import Simulators
-from diffplan.envs.tasks import MazeTask, RobotTask, Task
+from diffplan.envs.simulators import side_by_side
+from diffplan.envs.tasks import HandTask, MazeTask, OgbenchTask, RobotTask, Task
+from diffplan.envs.tasks.task import episode_seeds as episode_seeds
 from diffplan.planner.execution import Rollout
 from diffplan.planner.guides import Cost, Guide
 from diffplan.planner.pipeline import TrajectoryPlanner
 
-from .baselines import policies, run_policy
+from .baselines import run_policies
 from .metrics import Interval, first_touch, latched_returns, mean_interval, normalized_score, strict_returns
+from .ogbench import protocol_record, published, success_by_task
 
 TIMED_PLANS = 20
 
@@ -28,7 +30,8 @@ class Stats:
     """What N episodes came to; scores are None for tasks without a published range.
 
     Mazes have strict and latched scores, success and steps to the goal; robots a normalised score, which for data of
-    our own is no more than a scale, and the share of episodes that did not end in a fall.
+    our own is no more than a scale, and the share of episodes that did not end in a fall; hands D4RL's normalised score
+    and success.
     """
 
     name: str
@@ -41,17 +44,13 @@ class Stats:
     normalized: Interval | None = None
     steps: float = 0.0
     upright: float | None = None
+    by_task: dict[str, float] = field(default_factory=dict)
 
 
-def episode_seeds(seed: int, episodes: int) -> list[int]:
-    """One seed per episode: the same start and goal for every method."""
-    return [int(s) for s in np.random.SeedSequence([seed, 2026]).generate_state(episodes)]
-
-
-def summarize(name: str, task: Task, rewards: Sequence[Any]) -> Stats:
-    """Statistics over the rewards (T,) of each episode."""
+def summarize(name: str, task: Task, rewards: Sequence[Any], *, seeds: Sequence[int] = ()) -> Stats:
+    """Statistics over the rewards (T,) of each episode; its seed says which task of OGBench's five it was about."""
     steps = float(np.mean([len(r) for r in rewards]))
-    strict, touches = strict_returns(rewards), [first_touch(r) for r in rewards]
+    strict, touches = strict_returns(rewards), [first_touch(task.achieved(r)) for r in rewards]
     if isinstance(task, RobotTask):
         return Stats(
             name,
@@ -73,7 +72,9 @@ def summarize(name: str, task: Task, rewards: Sequence[Any]) -> Stats:
         scores[1],
         len(hits) / len(rewards),
         float(np.mean(hits)) if hits else None,
+        normalized=mean_interval(normalized_score(strict, *task.score_range)) if isinstance(task, HandTask) else None,
         steps=steps,
+        by_task=success_by_task(task, seeds, rewards) if isinstance(task, OgbenchTask) and seeds else {},
     )
 
 
@@ -109,7 +110,7 @@ def evaluate(
     Args:
         planner: under test.
         task: its environment.
-        episodes: run side by side, planned in one batch.
+        episodes: run side by side, planned in one batch, as far as the task's memory allows.
         seed: of starts, goals and noise.
         replan_every: environment steps between plans; None takes the task's.
         controller: see `envs.control.controller_for`.
@@ -122,10 +123,12 @@ def evaluate(
     """
     if episodes < 1:
         raise ValueError(f"episodes={episodes} must be at least 1")
-    seeds = episode_seeds(seed, episodes) if seeds is None else list(seeds)
+    seeds = task.seeds(seed, episodes) if seeds is None else list(seeds)
     if len(seeds) != episodes:
         raise ValueError(f"{episodes} episodes need as many seeds, got {len(seeds)}")
-    with Simulators(task, episodes) as simulators:
+    rollouts: list[Rollout] = []
+    faults: list[str] = []
+    for simulators, group in side_by_side(task, seeds):
         executor = executor_for(
             planner,
             task,
@@ -139,26 +142,19 @@ def evaluate(
             **options,
         )
         moments = []
-        for moment in executor.moments(steps=task.episode_steps, seeds=seeds):
+        for moment in executor.moments(steps=task.episode_steps, seeds=group):
             moments.append(moment)
-            yield moment.step / task.episode_steps
-        rollouts = executor.rollouts(moments)
-        faults = tuple(simulators.faults.values())
-    others = (
-        tuple(
-            summarize(name, task, run_policy(task, policy, seeds=seeds))
-            for name, policy in policies(task, seeds).items()
-        )
-        if references
-        else ()
-    )
+            yield (len(rollouts) + len(group) * moment.step / task.episode_steps) / episodes
+        rollouts += executor.rollouts(moments)
+        faults += simulators.faults.values()
+    others = run_policies(task, seeds) if references else {}
     yield Evaluation(
-        summarize("diffplan", task, [r.rewards for r in rollouts]),
-        others,
+        summarize("diffplan", task, [r.rewards for r in rollouts], seeds=seeds),
+        tuple(summarize(name, task, rewards, seeds=seeds) for name, rewards in others.items()),
         tuple(rollouts),
         _one_plan_seconds(planner, rollouts, guide, pin_goal, options),
         sum(len(r.plan_steps) for r in rollouts),
-        faults,
+        tuple(faults),
     )
 
 
@@ -172,8 +168,10 @@ def stats_record(stats: Stats) -> dict[str, Any]:
         "return_mean": number(stats.returns.mean),
         "return_ci95": number(stats.returns.ci95),
     }
+    if stats.by_task and stats.success_rate is not None:
+        return numbers | protocol_record(stats.success_rate, stats.episodes, stats.by_task)
     if stats.upright is None:
-        return numbers
+        return numbers | (_interval("score_normalized", stats.normalized) if stats.normalized else {})
     return numbers | {
         **_interval("score_normalized_own_data", stats.normalized),
         "steps_mean": number(stats.steps),
@@ -201,6 +199,7 @@ def record(
             "faults": list(evaluation.faults),
             "device": device,
             "references": {s.name: stats_record(s) for s in evaluation.references},
+            **({"published": published(task)} if isinstance(task, OgbenchTask) else {}),
             "versions": versions,
             "command": command,
         }

@@ -28,6 +28,7 @@ from diffplan.planner.windows import Windows, consistency
 from .baselines import policies, run_policy
 from .bound import bound_rewards, fastest
 from .evaluate import Evaluation, Stats, episode_seeds, evaluate, number, stats_record, summarize
+from .metrics import wilson
 
 TIMED, FEWEST_TIMED, LONGEST_TIMED = 20, 5, 10_000  # plans; of slow ones fewer, once they took so many milliseconds
 GALLERY = 5  # pairs
@@ -68,14 +69,6 @@ def stats_of(stats: Stats) -> Numbers:
         "success_ci95": [number(v, 4) for v in wilson(stats.success_rate, stats.episodes)],
         "episodes": stats.episodes,
     }
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """95% interval of a share among `count` trials (Wilson 1927)."""
-    z = 1.959964
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * float(np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def cost(run: str, name: str, seed: int, **options: Any) -> Numbers:

@@ -32,6 +32,14 @@ def mean_interval(values: ArrayLike) -> Interval:
     return Interval(float(array.mean()), float(1.96 * array.std(ddof=1) / math.sqrt(len(array))))
 
 
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """95% interval of a share among `count` trials (Wilson 1927)."""
+    z = 1.959964
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * float(np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def strict_returns(rewards: Sequence[ArrayLike]) -> NDArray[np.float64]:
     """Sum of the rewards of each episode: every step at the goal counts, and only those."""
     return np.array([float(np.sum(r)) for r in rewards])

@@ -5,22 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from . import ogbench
+
 HEADER = ["method", "strict score", "latched score", "success", "steps to goal", "return"]
 
 
 ROBOT_HEADER = ["method", "return", "normalised (own data)", "steps", "did not fall"]
+HAND_HEADER = ["method", "normalised (D4RL)", "success", "steps to success", "return"]
 
 
 def header_of(numbers: dict[str, Any]) -> list[str]:
     """What the columns of `table_rows` say."""
     if "upright_rate" in numbers:
         return ROBOT_HEADER
+    if "success_by_task" in numbers:
+        return ogbench.HEADER
+    if "score_normalized" in numbers:
+        return HAND_HEADER
     return HEADER if _scored(numbers) else [name for name in HEADER if not name.endswith("score")]
 
 
 def table_rows(numbers: dict[str, Any]) -> list[list[str]]:
     """The planner's row and its references' of one evaluation."""
-    return [_row("diffplan", numbers)] + [_row(name, row) for name, row in numbers.get("references", {}).items()]
+    others = [_row(name, row) for name, row in numbers.get("references", {}).items()]
+    return [_row("diffplan", numbers), *others, *ogbench.published_rows(numbers)]
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -41,9 +49,14 @@ def _row(name: str, numbers: dict[str, Any]) -> list[str]:
             show("steps_mean", "{:.0f}"),
             show("upright_rate", "{:.0%}"),
         ]
+    if "success_by_task" in numbers:
+        return ogbench.table_row(name, numbers)
     goals = [show("success_rate", "{:.0%}"), show("steps_to_goal_mean", "{:.0f}")]
+    earned = show("return_mean") + show("return_ci95", " ± {:.1f}")
+    if "score_normalized" in numbers:
+        return [name, show("score_normalized") + show("score_normalized_ci95", " ± {:.1f}"), *goals, earned]
     if not _scored(numbers):
-        return [name, *goals, show("return_mean") + show("return_ci95", " ± {:.1f}")]
+        return [name, *goals, earned]
     return [name, _pm(numbers), show("score_latched"), *goals, show("return_mean")]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,7 +32,9 @@ def collect(
     algorithm: Annotated[
         Algorithm | None, typer.Option(help="Of a robot's behaviour policy: sac, or ppo where minutes matter more.")
     ] = None,
-    local: Annotated[bool, typer.Option("--local", help="Make it here, without asking the Minari hub.")] = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="Make it here, without asking the Minari hub or OGBench's server.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random; 0 if left out.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
@@ -45,13 +47,15 @@ def collect(
     from diffplan.envs.datasets import collect as make
     from diffplan.envs.datasets import describe, from_hub, is_local
     from diffplan.envs.runs import named_task
-    from diffplan.envs.tasks import RobotTask
+    from diffplan.envs.tasks import OgbenchTask, RobotTask
 
     from .screen import progress
 
     chosen, began = named_task(task, file=map_file), time.monotonic()
-    options = {"algorithm": algorithm.value} if isinstance(chosen, RobotTask) and algorithm else {}
+    options: dict[str, Any] = {"algorithm": algorithm.value} if isinstance(chosen, RobotTask) and algorithm else {}
     own = local or steps or algorithm or seed is not None  # the hub has no choice of these
+    if isinstance(chosen, OgbenchTask):
+        options["local"] = bool(own)
     if chosen.hub and not (own or is_local(chosen.dataset)):
         print(f"asking the Minari hub for {' and '.join(chosen.hub)}", flush=True)
         if from_hub(chosen):

@@ -13,4 +13,5 @@ def guides() -> None:
         "Guides: name:parameter=value,...@weight",
         ["guide", "what it prefers", "parameters", "example"],
         [[name, *explain(name), example(name)] for name in all_guides()],
+        whole="example",  # to be copied
     )

@@ -21,7 +21,10 @@ def plan(
         list[str] | None, typer.Option(help="Pass through this point on the way; repeats, in order.")
     ] = None,
     avoid: Annotated[
-        list[str] | None, typer.Option(help="X,Y,R or X,Y,WIDTH,HEIGHT: keep out of this disc or box; repeats.")
+        list[str] | None,
+        typer.Option(
+            help="X,Y,R or X,Y,WIDTH,HEIGHT (in space X,Y,Z,R or X,Y,Z,WIDTH,HEIGHT,DEPTH): keep out of it; repeats."
+        ),
     ] = None,
     guide: Annotated[list[str] | None, typer.Option(help="A guide SPEC; repeats; see: diffplan guides")] = None,
     guidance: Annotated[

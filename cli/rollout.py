@@ -21,7 +21,10 @@ def rollout(
         bool, typer.Option("--no-goal", help="Do not tell the planner the goal: guides alone lead, such as return@3.")
     ] = False,
     avoid: Annotated[
-        list[str] | None, typer.Option(help="X,Y,R or X,Y,WIDTH,HEIGHT: keep out of this disc or box; repeats.")
+        list[str] | None,
+        typer.Option(
+            help="X,Y,R or X,Y,WIDTH,HEIGHT (in space X,Y,Z,R or X,Y,Z,WIDTH,HEIGHT,DEPTH): keep out of it; repeats."
+        ),
     ] = None,
     guide: Annotated[list[str] | None, typer.Option(help="A guide SPEC; repeats; see: diffplan guides")] = None,
     guidance: Annotated[
@@ -56,10 +59,12 @@ def rollout(
     backend = use_backend() if any(f.suffix != ".json" for f in files) else None
     from diffplan.envs.rollouts import Ride, describe, execute, save, save_expectations
     from diffplan.envs.runs import load_planner
+    from diffplan.envs.tasks import HandTask
 
     from .screen import progress
 
     planner, chosen = load_planner(run, device=device, task=task)
+    shown = bool(chosen.spec.position) or isinstance(chosen, HandTask)
     ride = Ride.parse(
         chosen,
         planner,
@@ -71,7 +76,7 @@ def rollout(
         seed=seed,
         replan_every=replan_every,
         controller=controller,
-        pictures=backend is not None and not compare and bool(chosen.spec.position),
+        pictures=backend is not None and not compare and shown,
     )
     if compare and ride.guide is None:
         raise ValueError("--compare draws an episode with guides beside one without: give --guide or --avoid")

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import typer
 from typer.core import TyperGroup
 
+ROOMY = 120  # characters of a line
+
 
 class Bar(Protocol):
     def __call__(self, fraction: float, text: str = "") -> None: ...
@@ -80,14 +82,15 @@ def progress(label: str, *, quiet: bool = False) -> Iterator[Bar]:
         yield lambda fraction, text="": bars.update(bar, completed=fraction, text=text)
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table, plain text where the output is no terminal."""
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, whole: str = "") -> None:
+    """A table, plain text where the output is no terminal; the column `whole` is not folded where there is room."""
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(width=None if sys.stdout.isatty() else 140)
     grid = Table(title=title, title_justify="left")
     for name in header:
-        grid.add_column(name, overflow="fold")
+        grid.add_column(name, overflow="fold", no_wrap=name == whole and console.width >= ROOMY)
     for row in rows:
         grid.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 140).print(grid)
+    console.print(grid)

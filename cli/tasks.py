@@ -17,6 +17,7 @@ def tasks() -> None:
         spec = task.spec
         quick = task.collect_minutes <= PATIENCE_MINUTES
         missing = "collected on first use" if quick else f"diffplan data collect {name}"
+        missing = "on the Minari hub" if task.hub_only else missing
         data = dataset_of(task)
         present = "here" if is_local(data) else missing
         columns = ", ".join(spec.observation_names[:MOST_NAMES]) + ", ..." * (len(spec.observation_names) > MOST_NAMES)

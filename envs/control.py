@@ -5,14 +5,25 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
+
 from diffplan.planner.controllers import Controller, PlannedActions, RacingController, TrackingController
 from diffplan.planner.execution import Executor
 from diffplan.planner.pipeline import TrajectoryPlanner
+from diffplan.planner.plan import Array, Reference
 from diffplan.planner.plant import Plant
 from diffplan.planner.racing import courses
 
 from .simulators import Simulators
 from .tasks import Task
+
+
+class PositionController(TrackingController):
+    """Drives positions whose rates nobody observes along the plan: action = f planned + p (position error)."""
+
+    def act(self, observations: Array, now: Reference, ahead: Reference) -> Array:
+        off = ahead.position - observations[:, list(self.position)]
+        return np.clip(self.feedforward * now.action + self.p_gain * off, -self.limit, self.limit)
 
 
 def controller_for(task: Task, name: str = "auto") -> Controller:
@@ -32,7 +43,8 @@ def controller_for(task: Task, name: str = "auto") -> Controller:
         return PlannedActions(task.action_limit)
     if task.gains is None:
         raise ValueError(f"task {task.name} has no gains for a tracking controller; use --controller actions")
-    return TrackingController(
+    kind = TrackingController if task.spec.velocity else PositionController
+    return kind(
         tuple(task.spec.position_indices),
         tuple(task.spec.velocity_indices),
         *task.gains,
@@ -94,6 +106,7 @@ def executor_for(
         **options: of `planner.execution.Executor`.
     """
     replan_every, plant = replan_every or task.replan_every, planner.plant
+    options.setdefault("tolerance", task.tolerance)
     if controller not in CONTROLLERS:
         raise ValueError(f"unknown controller {controller!r}; known: {', '.join(CONTROLLERS)}")
     if controller in ("racing", "retimed") or (

@@ -99,7 +99,7 @@ def download(dataset_id: str, task: Task) -> None:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
             f"dataset {dataset_id!r} is not on this machine and the Minari hub did not give it ({reason}); "
-            f"make data locally with: diffplan data collect {task.as_typed}"
+            f"{task.remedy}"
         ) from error
 
 
@@ -128,7 +128,7 @@ def load_episodes(dataset_id: str, task: Task) -> Episodes:
             [task.observed(raw) for raw in observations],
             actions,
             rewards,
-            None if task.spec.position else np.array(terminated),
+            task.failures(np.array(terminated)),
         )
         check_widths(episodes, task.spec)
     except ValueError as error:
@@ -167,8 +167,8 @@ def _check_environment(recorded: str, task: Task) -> None:
         else "another environment"
     )
     raise ValueError(
-        f"it was recorded in {recorded}, {what}; the task runs {wanted}: use data of {wanted}, or make it with: "
-        f"diffplan data collect {task.name}"
+        f"it was recorded in {recorded}, {what}; the task runs {wanted}: use data of {wanted}, or "
+        f"{'get' if task.hub_only else 'make'} it with: diffplan data collect {task.name}"
     )
 
 
@@ -202,12 +202,18 @@ def obtain(
 
 
 def from_hub(task: Task) -> bool:
-    """Download a task's data where the hub has it and answers; whether it did."""
+    """Download a task's data where the hub has it and answers; whether it did.
+
+    Raises:
+        ValueError: it did not, and nothing else can give this data.
+    """
     try:
         for part in task.hub:
             if not is_local(part):
                 download(part, task)
     except ValueError:
+        if task.hub_only:
+            raise
         return False
     return bool(task.hub)
 

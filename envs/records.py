@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from diffplan.planner.execution import Rollout
 from diffplan.planner.files import whole_file
 from diffplan.planner.plan import SLOWEST, Plan
-from diffplan.planner.spec import TrajectorySpec
 
 from .tasks import Task, task_of
 
@@ -129,13 +129,12 @@ def _check_points(record: dict[str, Any]) -> None:
 def plan_of(record: dict[str, Any]) -> Plan:
     """The plan of a record, as it was made (what no record keeps is zero)."""
     task = task_of(record)
-    spec = TrajectorySpec(
-        tuple(record["action_names"]),
-        tuple(record["observation_names"]),
-        task.spec.position,
-        task.spec.velocity,
-        float(record["dt_seconds"]),
-        int(record["stride"]),
+    spec = replace(
+        task.spec,
+        action_names=tuple(record["action_names"]),
+        observation_names=tuple(record["observation_names"]),
+        dt_seconds=float(record["dt_seconds"]),
+        stride=int(record["stride"]),
     )
     observations = _matrix(record["candidates"], 3, "candidates")
     actions = _matrix(record["actions"], 2, "actions")

@@ -19,7 +19,7 @@ from .records import plan_record, write_json
 from .runs import exact_command, versions
 from .simulators import Simulators
 from .tasks import Task
-from .wishes import check_placed, clear_of, feasible_for, guides_for, marks_of, obstacles, parse_wishes
+from .wishes import check_placed, clear_of, feasible_for, guides_for, marks_of, obstacles, parse_wishes, places_at
 
 FRAMES = 40  # of a plan's film
 MORE_TRIES = 3  # batches of candidates, where the map refuses all of the first
@@ -77,8 +77,7 @@ class Request:
         with Simulators(task, 1, start=place, goal=target) as simulators:
             observations, _ = simulators.reset([seed])
         start_observation = tuple(observations[0].tolist())
-        here = tuple(start_observation[i] for i in task.spec.position_indices)
-        keep = [p for p in (here, target, *stops) if p]
+        keep = [p for p in (*places_at(task, start_observation), target, *stops) if p]
         guide = parse_wishes(task, planner, avoid=avoid, guides=guides, keep=keep)
         return cls(task, start_observation, target or (), stops, guide, seed)
 

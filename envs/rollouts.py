@@ -18,12 +18,13 @@ from diffplan.planner.guides import Guide
 from diffplan.planner.pipeline import TrajectoryPlanner
 
 from .control import check_controller, executor_for
+from .hand_rollouts import describe_hand, hand_film
 from .records import rollout_record, write_json
 from .robot_rollouts import describe_robot, drawn_by_mujoco, frames_per_second, robot_film, save_returns
 from .runs import exact_command, versions
 from .simulators import Simulators
-from .tasks import RobotTask, Task
-from .wishes import check_placed, feasible_for, guides_for, marks_of, parse_wishes
+from .tasks import HandTask, RobotTask, Task
+from .wishes import check_placed, feasible_for, guides_for, marks_of, parse_wishes, places_at
 
 DRAW_EVERY = 4  # environment steps
 LINGER = 60  # steps that are shown after the goal was reached
@@ -68,7 +69,7 @@ class Ride:
             raise ValueError("without a goal guides have to lead: give one that does, such as --guide return@3")
         with Simulators(task, 1, start=place, goal=target) as simulators:
             observations, goals = simulators.reset([seed])
-        keep = [p for p in (observations[0][task.spec.position_indices].tolist(), *(g.tolist() for g in goals)) if p]
+        keep = [p for p in (*places_at(task, observations[0]), *(g.tolist() for g in goals)) if p]
         guide = parse_wishes(task, planner, avoid=avoid, guides=guides, keep=keep)
         check_controller(task, planner, controller)
         return cls(
@@ -132,6 +133,8 @@ def describe(ride: Ride, result: Result) -> str:
     task, rollout = ride.task, result.rollout
     if isinstance(task, RobotTask):
         return describe_robot(task, rollout, result.plan_seconds, result.faults)
+    if isinstance(task, HandTask):
+        return describe_hand(task, rollout, result.plan_seconds, result.faults)
     seconds = task.spec.dt_seconds
     end = (
         "the goal was not reached"
@@ -189,6 +192,8 @@ def _frames(ride: Ride, result: Result, *, title: str | None = None, **looks: An
     if drawn_by_mujoco(ride.task):
         plans = [p.ahead() for p in rollout.plans]
         return robot_film(ride.task, rollout.states, rollout.rewards, rollout.plan_steps, plans, title=title)
+    if isinstance(ride.task, HandTask) and result.pictures:
+        return hand_film(ride.task, result.pictures, rollout.rewards, every=DRAW_EVERY, title=title)
     return rollout_frames(
         ride.task,
         rollout.states,

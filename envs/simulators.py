@@ -5,7 +5,8 @@ Shape letters: B environments, O observations, A actions, P positions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -95,6 +96,16 @@ class Simulators:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def side_by_side(task: Task, seeds: Sequence[int]) -> Iterator[tuple[Simulators, list[int]]]:
+    """Simulators for as many episodes at once as a task allows, with the seeds that come next, until all have come."""
+    most = task.together or len(seeds)
+    groups = [list(seeds[i : i + most]) for i in range(0, len(seeds), most)]
+    for count, alike in itertools.groupby(groups, len):
+        with Simulators(task, count) as simulators:
+            for group in alike:
+                yield simulators, group
 
 
 def _fault(env: Any, observation: Array, reward: float) -> str:

@@ -7,7 +7,7 @@ from dataclasses import astuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from diffplan.planner.guides import Box, Disc, Guide, Mark, Surroundings, avoid, parse_guide, parse_guides
 from diffplan.planner.pipeline import Feasible, TrajectoryPlanner
@@ -17,7 +17,12 @@ from .tasks import Task
 
 AVOID_WEIGHT = 100.0
 LARGEST = 1e4  # position units, of what is drawn from a file
-AVOID_CLEARANCE = 0.1  # metres beyond the agent's radius: tracking has an error
+AVOID_CLEARANCE = Task.avoid_clearance  # metres beyond the agent's radius, of a task that names no other
+FORMS = {
+    2: ("X,Y,RADIUS or X,Y,WIDTH,HEIGHT", "1,0,0.4 or 1,0,0.6,0.3"),
+    3: ("X,Y,Z,RADIUS or X,Y,Z,WIDTH,HEIGHT,DEPTH", "1.3,0.7,0.5,0.1 or 1.3,0.7,0.5,0.1,0.1,0.2"),
+}
+"""How a place to avoid is written where a task has so many positions, and examples."""
 
 
 def surroundings(task: Task, planner: TrajectoryPlanner) -> Surroundings:
@@ -66,46 +71,62 @@ def parse_wishes(
     Args:
         task: whose map is meant.
         planner: whose return model is meant.
-        avoid: X,Y,R or X,Y,WIDTH,HEIGHT each.
+        avoid: as `FORMS` has them, each.
         guides: SPECs.
-        keep: points (P,) that must not be covered: start, goal, vias.
+        keep: points (P,) that must not be covered: start (of all bodies, see `places_at`), goal, vias.
 
     Raises:
         ValueError: a word that cannot be; the message has its value and the remedy.
     """
     total = parse_guides(guides, surroundings(task, planner))
     for text in avoid:
-        one = AVOID_WEIGHT * parse_place(text, margin=task.agent_radius + AVOID_CLEARANCE)
+        one = AVOID_WEIGHT * parse_place(text, margin=task.agent_radius + task.avoid_clearance, axes=_axes(task))
         total = one if total is None else total + one
+    if total is not None:
+        total.check(task.spec)
     for place in obstacles(total):
         for point in keep:
-            if float(place.clearance(torch.tensor([float(v) for v in point[:2]]))) <= task.agent_radius:
-                beside = f" (the agent has a radius of {task.agent_radius:g})" if task.agent_radius else ""
-                raise ValueError(
-                    f"{_words(place)} covers the start, goal or via {point[0]:.3g},{point[1]:.3g}{beside}; "
-                    "move it or make it smaller"
-                )
+            _check_uncovered(task, place, point)
     return total
 
 
-def parse_place(text: str, *, margin: float = 0.0) -> Guide:
-    """A place to avoid from X,Y,R or X,Y,WIDTH,HEIGHT in metres.
+def _check_uncovered(task: Task, place: Disc | Box, point: Sequence[float]) -> None:
+    if float(place.clearance(torch.tensor([float(v) for v in point]))) > task.agent_radius:
+        return
+    beside = f" (the agent has a radius of {task.agent_radius:g})" if task.agent_radius else ""
+    where = ",".join(f"{v:.3g}" for v in point[: _axes(task)])
+    raise ValueError(f"{_words(place)} covers the start, goal or via {where}{beside}; move it or make it smaller")
+
+
+def _axes(task: Task) -> int:
+    """How many coordinates a place has on the command line."""
+    return 3 if len(task.spec.position) == 3 else 2
+
+
+def places_at(task: Task, observation: ArrayLike) -> list[tuple[float, ...]]:
+    """Where an observation (O,) has the position and the bodies: points (P,); none for a task without positions."""
+    seen = np.asarray(observation, dtype=float)
+    return [tuple(seen[body].tolist()) for body in task.spec.body_indices]
+
+
+def parse_place(text: str, *, margin: float = 0.0, axes: int = 2) -> Guide:
+    """A place to avoid, in metres: X,Y,R or X,Y,WIDTH,HEIGHT, and in space X,Y,Z,R or X,Y,Z,WIDTH,HEIGHT,DEPTH.
 
     Raises:
-        ValueError: not three or four finite numbers, or a size that is not positive.
+        ValueError: another count of numbers than these, one that is not finite, or a size that is not positive.
     """
+    form, such_as = FORMS[axes]
     try:
         numbers = [float(part) for part in text.split(",")]
-        if len(numbers) not in (3, 4):
+        if len(numbers) not in (axes + 1, 2 * axes):
             raise ValueError
     except ValueError:
-        raise ValueError(
-            f"avoid {text!r} must be X,Y,RADIUS or X,Y,WIDTH,HEIGHT in metres, such as 1,0,0.4 or 1,0,0.6,0.3"
-        ) from None
-    if not np.isfinite(numbers).all() or min(numbers[2:]) <= 0:
-        raise ValueError(f"avoid {text!r} needs finite numbers and positive sizes, such as 1,0,0.4 or 1,0,0.6,0.3")
-    sizes = {"radius": numbers[2]} if len(numbers) == 3 else {"width": numbers[2], "height": numbers[3]}
-    return avoid(numbers[0], numbers[1], margin=margin, **sizes)
+        raise ValueError(f"avoid {text!r} must be {form} in metres, such as {such_as}") from None
+    sizes = numbers[axes:]
+    if not np.isfinite(numbers).all() or min(sizes) <= 0:
+        raise ValueError(f"avoid {text!r} needs finite numbers and positive sizes, such as {such_as}")
+    names = ("radius",) if len(sizes) == 1 else ("width", "height", "depth")[:axes]
+    return avoid(margin=margin, **dict(zip((*"xyz"[:axes], *names), numbers, strict=True)))
 
 
 def obstacles(guide: Guide | None) -> list[Disc | Box]:
@@ -126,7 +147,7 @@ def marks_in(lines: Sequence[str]) -> tuple[Mark, ...]:
             marks += parse_guide(line).marks
         except ValueError:
             continue
-    return tuple(m for m in marks if max(map(abs, astuple(m))) <= LARGEST)
+    return tuple(m for m in marks if max(abs(v) for v in astuple(m) if v is not None) <= LARGEST)
 
 
 def feasible_for(task: Task, guide: Guide | None = None) -> Feasible:
@@ -140,13 +161,13 @@ def feasible_for(task: Task, guide: Guide | None = None) -> Feasible:
 
 
 def clear_of(task: Task, plan: Plan, candidate: int, places: Sequence[Disc | Box]) -> bool:
-    """Whether a candidate keeps the whole agent out of places."""
+    """Whether a candidate keeps the whole agent out of places, and every other body."""
     if not places:
         return True
-    path = torch.from_numpy(np.ascontiguousarray(plan.path(candidate), dtype=np.float64))
-    return all(float(place.clearance(path).min()) >= task.agent_radius for place in places)
+    paths = torch.from_numpy(np.array(plan.paths(candidate), dtype=np.float64))  # (M, n, P)
+    return all(float(place.clearance(paths).min()) >= task.agent_radius for place in places)
 
 
 def _words(place: Disc | Box) -> str:
-    size = f"radius {place.radius:g}" if isinstance(place, Disc) else f"{place.width:g} by {place.height:g}"
-    return f"avoid at {place.x:g},{place.y:g} ({size})"
+    size = f"radius {place.radius:g}" if isinstance(place, Disc) else " by ".join(f"{v:g}" for v in place.sides)
+    return f"avoid at {','.join(f'{v:g}' for v in place.center)} ({size})"

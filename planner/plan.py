@@ -139,9 +139,17 @@ class Plan:
             velocity[np.asarray(steps) * pace > len(path) - 1] = 0.0  # past the end: stay
         return Reference(row[:, spec.observations], position, velocity, row[:, spec.actions])
 
-    def path(self, candidate: int = 0, *, every: int = 1) -> Array:
-        """Positions (n, P) of a candidate at every so many environment steps until it arrives."""
-        return self.reference(np.arange(0, self.arrival_steps(candidate) + 1, every), candidate).position
+    def path(self, candidate: int = 0, *, every: int = 1, body: int = 0) -> Array:
+        """Positions (n, P) of a candidate at every so many environment steps until it arrives.
+
+        Of another body than the position where `body` says which of `TrajectorySpec.body_columns` is meant.
+        """
+        asked = self.reference(np.arange(0, self.arrival_steps(candidate) + 1, every), candidate)
+        return asked.observation[:, self.spec.body_indices[body]] if body else asked.position
+
+    def paths(self, candidate: int = 0, *, every: int = 1) -> list[Array]:
+        """The `path` of everything that has a place: of the position, then of the bodies."""
+        return [self.path(candidate, every=every, body=i) for i in range(len(self.spec.body_columns))]
 
     def ahead(self) -> Array:
         """Observations (n, O) of the best candidate until it arrives, or ends, token by token; two at least."""
@@ -160,13 +168,23 @@ class Plan:
         return self._sorted(np.argsort(~np.asarray(accepted, dtype=bool), kind="stable"))
 
     def top_speed(self) -> float:
-        """Fastest planned speed of the best candidate before it arrives, between its tokens too; position units / s."""
+        """Fastest planned speed of the best candidate before it arrives, between its tokens too; position units / s.
+
+        Of the position's velocities, and of the bodies' steps.
+        """
+        fastest = self._top_step()
         if not self.spec.velocity:
-            return 0.0
+            return fastest
         tokens = np.linspace(0, self.arrivals[0], FINE * int(self.arrivals[0]) + 1)
         asked = self.reference(tokens * self.spec.stride / self.tempo)
         planned = np.linalg.norm(asked.observation[:, self.spec.velocity_indices], axis=1)
-        return float(max(planned.max(), np.linalg.norm(asked.velocity, axis=1).max()))
+        return float(max(planned.max(), np.linalg.norm(asked.velocity, axis=1).max(), fastest))
+
+    def _top_step(self) -> float:
+        """Fastest that a body beside the position goes from token to token; 0 without one."""
+        ahead = self.trajectories[0, : int(self.arrivals[0]) + 1]
+        steps = [np.linalg.norm(np.diff(ahead[:, body], axis=0), axis=1) for body in self.spec.body_columns[1:]]
+        return float(np.max([0.0, *np.ravel(steps)])) * self.tempo / self.spec.token_seconds
 
     def slowed(self, limit: float) -> Plan:
         """The same plan, to be followed so slowly that it nowhere passes a speed (position units per second).

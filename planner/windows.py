@@ -4,7 +4,7 @@ Shape letters: S states, B batch, H horizon (tokens), A actions, O observations,
 
     token         0    1    ..   L          L+1  ..  H-1
     observation   s0   sk   ..   s(kL)      stays at the last position, velocity 0
-    action        mean over the k steps     0    0   ..  0
+    action        mean over the k steps     0    0   ..  0     (what is held, such as a grip: as it was before)
     arrived       -1   -1   ..   +1         +1   ..  +1
 
 Where the task has positions, windows are of random length: length as an output of the plan (the absorbing goal) lets
@@ -76,7 +76,8 @@ class Windows:
             tails = None if spec.position else endless_tails(episodes, discount)
             self.to_go = torch.from_numpy(returns_to_go(episodes, discount, tails=tails)).to(device)
         names = spec.observation_names
-        self._rates = torch.tensor([n in spec.velocity for n in names], device=device)
+        self._rates = torch.tensor([n in spec.velocity + spec.rates for n in names], device=device)
+        self._held = torch.tensor([n in spec.held for n in spec.action_names], device=device)
 
     def __len__(self) -> int:
         """States that a window can begin at."""
@@ -110,8 +111,17 @@ class Windows:
         absorbed = (token > length[:, None]).unsqueeze(-1)
         reached = (token >= length[:, None]) & self.absorbs[first, None]
         observations = torch.where(absorbed & self._rates, 0.0, observations)
-        actions = torch.where(reached.unsqueeze(-1), 0.0, self.actions[index])
+        actions = torch.where(reached.unsqueeze(-1) & ~self._held, 0.0, self.actions[self._acted(first, length)])
         return self.spec.join(actions, observations, torch.where(reached, 1.0, -1.0))
+
+    def _acted(self, first: Tensor, length: Tensor) -> Tensor:
+        """State (B, H) whose action each token shows: its own, and once the window is over that of the token before.
+
+        The last state's own action may be nobody's: an episode ends there.
+        """
+        token = torch.arange(self.horizon, device=first.device)
+        last = torch.where(self.absorbs[first], length - 1, length)
+        return first[:, None] + self.spec.stride * torch.minimum(token, last[:, None])
 
     def returns(self, first: Tensor, length: Tensor) -> Tensor:
         """Discounted return (B,) of windows, as float32, in reward units.

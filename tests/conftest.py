@@ -34,6 +34,14 @@ def spec() -> TrajectorySpec:
 
 
 @pytest.fixture(scope="session")
+def space() -> TrajectorySpec:
+    """A gripper carries an object through space: the position is the object's, the gripper another body."""
+    grip, thing, rates = (tuple(f"{name}_{axis}" for axis in "xyz") for name in ("grip", "object", "rate"))
+    names = (*grip, "fingers", *thing, *rates)
+    return TrajectorySpec(("ax", "ay", "az"), names, thing, rates, dt_seconds=0.1, stride=2, bodies=(grip,))
+
+
+@pytest.fixture(scope="session")
 def episodes() -> Episodes:
     """Five smooth random motions of 5 to 40 steps: forces wander, the mass follows."""
     rng = np.random.default_rng(0)

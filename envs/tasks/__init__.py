@@ -11,13 +11,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .arms import ArmTask, arm_tasks
+from .hands import HandTask, hand_tasks
 from .mazes import MazeTask, maze_tasks
+from .ogbench import OgbenchTask, ogbench_tasks
 from .own import own_task, parse_map, read_map
 from .robots import RobotTask, robot_tasks
 from .task import Task
 
 __all__ = [
+    "ArmTask",
+    "HandTask",
     "MazeTask",
+    "OgbenchTask",
     "RobotTask",
     "Task",
     "all_tasks",
@@ -29,7 +35,7 @@ __all__ = [
     "task_on",
 ]
 
-_TASKS: dict[str, Task] = maze_tasks() | robot_tasks()
+_TASKS: dict[str, Task] = maze_tasks() | robot_tasks() | arm_tasks() | hand_tasks() | ogbench_tasks()
 _ALIASES = {"maze2d": "maze2d-umaze", "multi2d": "multi2d-umaze"}
 
 

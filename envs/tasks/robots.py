@@ -149,7 +149,7 @@ ROBOTS: dict[str, dict[str, Any]] = {
         "levels": {"medium": 1300.0, "expert": 3500.0},
     },
 }
-_SAMPLING: dict[str, Any] = {
+SAMPLING: dict[str, Any] = {
     "candidates": 16,
     "steps": 8,
     "warm_steps": 2,
@@ -199,7 +199,7 @@ def robot_tasks() -> dict[str, Task]:
                 hub=_hub(robot, quality),
                 spec=spec,
                 **PLANNING | known.get("planning", {}),
-                sampling=_SAMPLING | known.get("sampling", {}).get(quality, {}),
+                sampling=SAMPLING | known.get("sampling", {}).get(quality, {}),
                 robot=robot,
                 quality=quality,
                 levels=known["levels"],

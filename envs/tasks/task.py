@@ -30,6 +30,11 @@ class Collecting(NamedTuple):
     words: str = ""
 
 
+def episode_seeds(seed: int, episodes: int) -> list[int]:
+    """One seed per episode: the same start and goal for every method."""
+    return [int(s) for s in np.random.SeedSequence([seed, 2026]).generate_state(episodes)]
+
+
 @dataclass(frozen=True)
 class Task:
     """An environment and its data.
@@ -41,10 +46,13 @@ class Task:
         spec: columns, duration of a step, and stride.
         horizon: tokens per plan.
         episode_steps: length of an evaluation episode.
+        together: episodes that are run side by side at most, for environments that take much memory; 0 for any number.
         width: channels of the network's first level.
         multipliers: channels of each level as multiples of it.
         minutes: training time of the default preset.
         replan_every: environment steps between plans.
+        tolerance: distance from a plan, in position units, up to which one that is about to arrive is kept; below 0 none
+            ever is.
         gains: (p, d) of the tracking controller; None executes planned actions.
         action_limit: planned actions are clipped to [-limit, limit]; None leaves them alone.
         feedforward: share of the planned action beside tracking.
@@ -53,7 +61,9 @@ class Task:
         collect_steps: size of the dataset that `collect` makes.
         collect_minutes: that this takes on two cores; where it is long, training does not begin it by itself.
         hub: Minari ids that together are this task's data on the hub, in place of a dataset made here.
+        hub_only: nothing here can make its data.
         agent_radius: of the agent in the plane, in position units: what it touches.
+        avoid_clearance: metres beyond that radius to keep from what `--avoid` names: tracking has an error.
         discount: of rewards per environment step, in the returns that the return model predicts.
         normalizer: "limits" or "gaussian".
         octaves: Fourier features of the denoiser's input (see `planner.unet`).
@@ -68,10 +78,12 @@ class Task:
     spec: TrajectorySpec
     horizon: int = 32
     episode_steps: int = 1000
+    together: int = 0
     width: int = 32
     multipliers: tuple[int, ...] = (1, 2, 4)
     minutes: float = 10.0
     replan_every: int = 20
+    tolerance: float = 0.25
     gains: tuple[float, float] | None = None
     action_limit: float | None = None
     feedforward: float = 0.0
@@ -80,7 +92,9 @@ class Task:
     collect_steps: int = 1_000_000
     collect_minutes: float = 0.0
     hub: tuple[str, ...] = ()
+    hub_only: bool = False
     agent_radius: float = 0.0
+    avoid_clearance: float = 0.1
     discount: float = 0.99
     normalizer: str = "limits"
     octaves: int = 4
@@ -97,6 +111,16 @@ class Task:
         """What stands for the task on the command line where its data is made and it is trained."""
         return self.name
 
+    @property
+    def remedy(self) -> str:
+        """Where its data may come from where the hub gives none, as a message ends."""
+        if self.hub_only:
+            return (
+                f"nothing here can make it: bring a local Minari dataset of {self.make}, "
+                f"with diffplan train {self.as_typed} --dataset ID"
+            )
+        return f"make data locally with: diffplan data collect {self.as_typed}"
+
     def environment(self, *, render_mode: str | None = None) -> Any:
         """A fresh Gymnasium environment, without wrappers that end or check episodes."""
         with quiet_imports():
@@ -105,6 +129,10 @@ class Task:
             import gymnasium
 
             return gymnasium.make(self.make, render_mode=render_mode).unwrapped
+
+    def seeds(self, seed: int, episodes: int) -> list[int]:
+        """One seed per evaluation episode; a protocol with tasks of its own takes them in turn."""
+        return episode_seeds(seed, episodes)
 
     def reset(
         self, env: Any, rng: np.random.Generator, *, start: ArrayLike | None = None, goal: ArrayLike | None = None
@@ -136,6 +164,14 @@ class Task:
     def rewards(self, episodes: Episodes) -> NDArray[np.float32] | None:
         """Rewards (S,) of recorded episodes, as `Episodes.rewards`: the recorded ones; None for a task without any."""
         return episodes.rewards
+
+    def failures(self, terminated: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+        """Which recorded episodes (N,) ended in failure, of those that ended early; None where none can fail."""
+        return None if self.spec.position else terminated
+
+    def achieved(self, rewards: ArrayLike) -> NDArray[np.bool_]:
+        """At which steps (T,) of an executed episode its task was achieved: those with a reward."""
+        return np.asarray(rewards, dtype=float) > 0
 
     def reached(self, observations: ArrayLike, goal: ArrayLike) -> NDArray[np.bool_]:
         """Whether observations (..., O) are at the goal (P,): within half a unit of position."""
@@ -186,6 +222,10 @@ class Task:
         Raises:
             ValueError: the task has no way to make its own data.
         """
+        if self.hub_only:
+            raise ValueError(
+                f"the data of {self.name} is on the Minari hub alone, as {'+'.join(self.hub)}; {self.remedy}"
+            )
         raise ValueError(f"task {self.name} has no collector; bring a Minari dataset: --dataset ID")
 
 

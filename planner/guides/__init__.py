@@ -7,12 +7,14 @@ a command line.
 """
 
 from .guide import Cost, Guide, Sight, Term, as_guide
-from .marks import Box, Disc, Mark, SpeedLimit, Spot
+from .marks import Ball, Block, Box, Disc, Mark, SpeedLimit, Spot
 from .motion import effort, learned_return, length, smooth, speed
-from .places import avoid, goal, via, wall
+from .places import avoid, goal, region, via, wall, workspace
 from .specs import Surroundings, all_guides, example, explain, parse_guide, parse_guides, register_guide
 
 __all__ = [
+    "Ball",
+    "Block",
     "Box",
     "Cost",
     "Disc",
@@ -34,9 +36,11 @@ __all__ = [
     "length",
     "parse_guide",
     "parse_guides",
+    "region",
     "register_guide",
     "smooth",
     "speed",
     "via",
     "wall",
+    "workspace",
 ]

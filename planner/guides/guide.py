@@ -21,6 +21,8 @@ from .marks import Mark
 Cost: TypeAlias = Callable[[TrajectorySpec, Tensor], Tensor]
 """Trajectories (B, H, D) in environment units to costs (B,), lower is better."""
 
+_COUNT = ("no", "one", "two", "three")
+
 
 @dataclass(frozen=True)
 class Sight:
@@ -54,6 +56,7 @@ class Term:
         weight: how much it counts.
         begin, end: when it is at work.
         mark: what it looks like in the plane, if it has a look.
+        axes: positions that a task must have for it.
     """
 
     name: str
@@ -62,6 +65,18 @@ class Term:
     begin: float = 0.0
     end: float = 1.0
     mark: Mark | None = None
+    axes: int = 0
+
+    def check(self, spec: TrajectorySpec) -> None:
+        """Refuse a task of too few positions.
+
+        Raises:
+            ValueError: with what it needs, what the task has, and the remedy.
+        """
+        if len(spec.position) < self.axes:
+            has = ": ".join([str(len(spec.position)), *filter(None, [", ".join(spec.position)])])
+            remedy = "; leave out what it says of z" if self.axes == 3 and len(spec.position) == 2 else ""
+            raise ValueError(f"{self.name} needs {_COUNT[self.axes]} position columns, the task has {has}{remedy}")
 
 
 @dataclass(frozen=True)
@@ -71,9 +86,21 @@ class Guide:
     terms: tuple[Term, ...]
 
     @classmethod
-    def of(cls, cost: Cost, name: str = "custom", *, mark: Mark | None = None) -> Guide:
-        """Any differentiable function of the spec and clean trajectories (B, H, D) to costs (B,)."""
-        return cls((Term(name, lambda sight: cost(sight.spec, sight.clean), mark=mark),))
+    def of(cls, cost: Cost, name: str = "custom", *, mark: Mark | None = None, axes: int = 0) -> Guide:
+        """Any differentiable function of the spec and clean trajectories (B, H, D) to costs (B,).
+
+        `mark` is what it looks like in the plane, `axes` how many positions a task must have for it.
+        """
+        return cls((Term(name, lambda sight: cost(sight.spec, sight.clean), mark=mark, axes=axes),))
+
+    def check(self, spec: TrajectorySpec) -> None:
+        """Refuse a task that has too few positions for a term.
+
+        Raises:
+            ValueError: the message names the term and the remedy.
+        """
+        for term in self.terms:
+            term.check(spec)
 
     def score(self, spec: TrajectorySpec, trajectories: Tensor, progress: float | None = None) -> Tensor:
         """Score (B,) of trajectories (B, H, D) in environment units; as `value`."""
@@ -81,6 +108,7 @@ class Guide:
 
     def value(self, sight: Sight, progress: float | None = None) -> Tensor:
         """Minus the weighted costs (B,): of the terms at work at a progress, or of all."""
+        self.check(sight.spec)
         total = sight.clean.new_zeros(len(sight.clean)) + 0.0 * sight.clean.flatten(1).sum(1)
         for term in self.terms if progress is None else self.at(progress).terms:
             total = total - term.weight * term.cost(sight)

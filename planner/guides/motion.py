@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 def speed(max: float) -> Guide:
     """Stay below a speed: the squared excess, of velocities and of steps between positions, summed over tokens.
 
-    What its gradients and its choice among candidates leave over is kept by following the plan more slowly
-    (`Plan.tempo`): data that only knows full speed has no slower plans to offer.
+    Of a task's further bodies the steps count likewise. What its gradients and its choice among candidates leave over
+    is kept by following the plan more slowly (`Plan.tempo`): data that only knows full speed has no slower plans to
+    offer.
 
     Args:
         max: metres per second, as executed, positive.
@@ -32,14 +33,16 @@ def speed(max: float) -> Guide:
     if not max > 0:
         raise ValueError(f"speed: max={max:g} must be positive")
 
+    def excess(rates: Tensor) -> Tensor:
+        return F.relu(_size(rates) - max).square().sum(-1)
+
     def cost(spec: TrajectorySpec, path: Tensor) -> Tensor:
         if not spec.position:
             raise ValueError("speed: the task has no positions")
-        steps = path[..., spec.position_columns].diff(dim=1) / spec.token_seconds
-        total = F.relu(_size(steps) - max).square().sum(-1)
+        total, *others = [excess(path[..., place].diff(dim=1) / spec.token_seconds) for place in spec.body_columns]
         if spec.velocity:
-            total = (total + F.relu(_size(path[..., spec.velocity_columns]) - max).square().sum(-1)) / 2
-        return total
+            total = (total + excess(path[..., spec.velocity_columns])) / 2
+        return sum(others, total)
 
     return Guide.of(cost, f"speed:max={max:.12g}", mark=SpeedLimit(max))
 

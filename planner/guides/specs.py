@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from .guide import Guide
 from .motion import effort, learned_return, length, smooth, speed
-from .places import Clearance, avoid, goal, via, wall
+from .places import Clearance, avoid, goal, region, via, wall, workspace
 
 if TYPE_CHECKING:
     from ..returns import ReturnModel
@@ -28,11 +28,13 @@ _FAMILY: dict[str, Callable[..., Guide]] = {
     "effort": effort,
     "goal": goal,
     "length": length,
+    "region": region,
     "return": learned_return,
     "smooth": smooth,
     "speed": speed,
     "via": via,
     "wall": wall,
+    "workspace": workspace,
 }
 
 

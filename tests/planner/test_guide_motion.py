@@ -44,6 +44,16 @@ class TestSpeed:
         assert speed(3).score(bare, path).item() == pytest.approx(-4, rel=1e-6)
         assert speed(3).score(spec, path).item() == pytest.approx(-4 / 2, rel=1e-6)
 
+    def test_the_steps_of_every_body_count(self, space):
+        """The object rests and the gripper moves at 5 m/s: an excess of 2, once for each of five steps, not halved."""
+        path, rate = path_of(space, 6), torch.tensor([0.0, 3.0, 4.0]).double()
+        path[0, :, space.columns(*space.bodies[0])] = space.token_seconds * torch.arange(6).double()[:, None] * rate
+        assert speed(3).score(space, path).item() == pytest.approx(-5 * 4, rel=1e-6)
+        assert speed(3).score(replace(space, bodies=()), path).item() == 0
+        path[0, :, space.velocity_columns] = rate
+        assert speed(3).score(space, path).item() == pytest.approx(-5 * 4 - 6 * 4 / 2, rel=1e-6)
+        assert speed(5.01).score(space, path).item() == 0
+
     def test_any_number_of_positions(self):
         spec = TrajectorySpec(("a",), ("x", "v"), ("x",), ("v",))
         path = path_of(spec, 3)

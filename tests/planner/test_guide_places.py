@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffplan.planner.guides import Box, Disc, Sight, avoid, goal, via
+from diffplan.planner.guides import Box, Disc, Sight, avoid, goal, region, via, workspace
 from diffplan.planner.guides.marks import box_clearance
 from diffplan.planner.guides.places import POINTS_PER_TOKEN, wall, way
 from diffplan.planner.plan import Plan
@@ -294,6 +294,8 @@ class TestPoints:
         goal(0, 0),
         via(0, 0),
         wall(lambda points: points[..., 0], margin=1),
+        region(0, 0, radius=1),
+        workspace(x_max=1),
     ],
 )
 def test_tasks_without_two_positions_are_refused(guide):

@@ -26,7 +26,7 @@ from diffplan.planner.guides import (
 )
 from diffplan.planner.guides.places import wall
 
-BUILT_IN = ["avoid", "effort", "goal", "length", "return", "smooth", "speed", "via", "wall"]
+BUILT_IN = ["avoid", "effort", "goal", "length", "region", "return", "smooth", "speed", "via", "wall", "workspace"]
 
 
 def beside_a_wall(points: torch.Tensor) -> torch.Tensor:
@@ -80,6 +80,7 @@ class TestWords:
             "avoid:x=0.5,y=-0.25,width=3,height=1.5@0.3",
             "avoid:x=0.5,y=-0.25,width=3,height=1.5,margin=0.25",
             "avoid:x=-1e-3,y=2e3,radius=1500",
+            "workspace:y_max=0.25@4",
             "speed:max=0.125@1e-3",
             "goal:x=1,y=1@0",
         ],
@@ -89,6 +90,24 @@ class TestWords:
         again = parse_guides(guide.describe(), around)
         assert again.describe() == guide.describe()
         assert torch.equal(again.value(sight), guide.value(sight))
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "avoid:x=1.3,y=0.7,z=0.5,radius=0.1,margin=0.02@100",
+            "avoid:x=1.3,y=0.7,z=-0.5,width=0.1,height=0.2,depth=0.3,margin=0.02",
+            "goal:x=1,y=1,z=0@2",
+            "region:x=1,y=1,z=0.5,radius=0.2",
+            "via:x=1,y=0,z=-0.25@300",
+            "workspace:x_min=-1,z_min=0,z_max=0.5@30",
+        ],
+    )
+    def test_in_space_too(self, text, space, generator):
+        path = torch.randn(4, 6, space.width, generator=generator, dtype=torch.float64)
+        guide = parse_guide(text)
+        (line,) = guide.describe()
+        assert line.removesuffix("@1") == text
+        assert torch.equal(parse_guide(line).score(space, path), guide.score(space, path))
 
     @pytest.mark.parametrize(
         ("text", "same"),
@@ -135,9 +154,9 @@ class TestRefusals:
             ("@2", "unknown guide ''"),
             ("hurry@2", "unknown guide 'hurry'.*known: avoid, .*for example avoid:"),
             ("Effort", "unknown guide 'Effort'"),
-            ("goal:x=1,z=2", "takes x, y, got 'z=2'.*for example goal:"),
-            ("goal:x=1,y", "takes x, y, got 'y'"),
-            ("goal:1,2", "takes x, y, got '1'"),
+            ("goal:x=1,w=2", "takes x, y, z, got 'w=2'.*for example goal:"),
+            ("goal:x=1,y", "takes x, y, z, got 'y'"),
+            ("goal:1,2", "takes x, y, z, got '1'"),
             ("effort:x=1", "takes no parameters, got 'x=1'"),
             ("goal:x=1", "lacks y.*for example goal:"),
             ("goal", "lacks x, y"),
@@ -153,6 +172,14 @@ class TestRefusals:
             ("avoid:x=1,y=0", "radius, or width and height.*for example avoid:"),
             ("avoid:x=1,y=0,width=1", "radius, or width and height"),
             ("avoid:x=1,y=0,radius=1,width=1,height=1", "radius, or width and height"),
+            ("avoid:x=1,y=0,z=1,width=1,height=1", "a box with z takes depth"),
+            ("avoid:x=1,y=0,width=1,height=1,depth=1", "depth takes z"),
+            ("avoid:x=1,y=0,z=1,width=1,height=1,depth=0", "depth=0 must be positive"),
+            ("region:x=1,y=0", "lacks radius"),
+            ("region:x=1,y=0,radius=0", "radius=0 must be positive.*for example region:"),
+            ("workspace", "needs one limit at least: x_min, x_max, .*for example workspace:"),
+            ("workspace:y_min=1,y_max=0.5", "y_min=1 must be less than y_max=0.5"),
+            ("workspace:z_min=1,z_max=1", "z_min=1 must be less than z_max=1"),
             ("avoid:x=1,y=0,radius=-1", "radius=-1 must be positive.*for example avoid:"),
             ("avoid:x=1,y=0,width=0,height=1", "width=0 must be positive"),
             ("avoid:x=1,y=0,radius=1,margin=-0.1", "margin=-0.1 must not be negative"),

@@ -17,11 +17,14 @@ from diffplan.planner.guides import (
     goal,
     learned_return,
     length,
+    region,
     smooth,
     speed,
     via,
+    wall,
+    workspace,
 )
-from diffplan.planner.guides.places import wall
+from diffplan.planner.spec import TrajectorySpec
 
 EXAMPLES = {
     "avoid a disc": lambda _: avoid(0.3, -0.2, radius=1.5),
@@ -29,11 +32,25 @@ EXAMPLES = {
     "effort": lambda _: effort(),
     "goal": lambda _: goal(1.0, 2.0),
     "length": lambda _: length(),
+    "region": lambda _: region(2.0, 2.0, radius=0.5),
     "return": lambda model: learned_return(model),
     "smooth": lambda _: smooth(),
     "speed": lambda _: speed(0.5),
     "via": lambda _: via(1.0, -1.0),
     "wall": lambda _: wall(lambda points: points[..., 0], margin=1.5),
+    "workspace": lambda _: workspace(x_min=-0.5, y_max=0.5),
+    "avoid a ball in space": lambda _: avoid(0.3, -0.2, radius=2.0, z=0.4),
+    "avoid a block in space": lambda _: avoid(0.3, -0.2, width=3.0, height=2.0, z=0.4, depth=2.5),
+    "avoid a column in space": lambda _: avoid(0.3, -0.2, radius=1.5),
+    "effort in space": lambda _: effort(),
+    "goal in space": lambda _: goal(1.0, 2.0, 0.5),
+    "length in space": lambda _: length(),
+    "region in space": lambda _: region(2.0, 2.0, radius=0.5, z=1.0),
+    "smooth in space": lambda _: smooth(),
+    "speed in space": lambda _: speed(0.5),
+    "via in space": lambda _: via(1.0, -1.0, 0.5),
+    "wall in space": lambda _: wall(lambda points: points[..., 0], margin=1.5),
+    "workspace in space": lambda _: workspace(x_min=-0.5, z_min=-0.2, z_max=0.3),
 }
 
 
@@ -53,54 +70,58 @@ def test_every_member_is_tested():
 @pytest.mark.parametrize("label", EXAMPLES)
 class TestEveryGuide:
     @pytest.fixture
+    def frame(self, label, spec, space) -> TrajectorySpec:
+        return space if label.endswith("in space") else spec
+
+    @pytest.fixture
     def guide(self, label, make_returns) -> Guide:
         return EXAMPLES[label](make_returns().double())
 
-    def test_each_path_is_scored_by_itself(self, label, guide, spec, generator):
-        path = paths(spec, generator)
-        scores = guide.value(see(spec, path))
+    def test_each_path_is_scored_by_itself(self, label, guide, frame, generator):
+        path = paths(frame, generator)
+        scores = guide.value(see(frame, path))
         assert scores.shape == (3,)
         assert len(scores.unique()) == 3
-        alone = torch.cat([guide.value(see(spec, path[i : i + 1])) for i in range(3)])
+        alone = torch.cat([guide.value(see(frame, path[i : i + 1])) for i in range(3)])
         torch.testing.assert_close(scores, alone)
 
-    def test_climbing_the_gradient_improves_the_score(self, label, guide, spec, generator):
-        path = paths(spec, generator).requires_grad_(True)
-        before = guide.value(see(spec, path))
+    def test_climbing_the_gradient_improves_the_score(self, label, guide, frame, generator):
+        path = paths(frame, generator).requires_grad_(True)
+        before = guide.value(see(frame, path))
         (gradient,) = torch.autograd.grad(before.sum(), path)
-        after = guide.value(see(spec, path + 1e-5 * gradient))
+        after = guide.value(see(frame, path + 1e-5 * gradient))
         assert (after > before).all()
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_gradients_are_finite_even_at_rest(self, label, spec, dtype, make_returns):
-        path = torch.zeros(1, 6, spec.width, dtype=dtype)
-        path[0, :, spec.position_columns] = torch.tensor([0.3, -0.2], dtype=dtype)
+    def test_gradients_are_finite_even_at_rest(self, label, frame, dtype, make_returns):
+        path = torch.zeros(1, 6, frame.width, dtype=dtype)
+        path[0, :, frame.position_columns] = torch.tensor([0.3, -0.2, 0.4], dtype=dtype)[: len(frame.position)]
         path.requires_grad_(True)
-        score = EXAMPLES[label](make_returns().to(dtype)).value(see(spec, path))
+        score = EXAMPLES[label](make_returns().to(dtype)).value(see(frame, path))
         (gradient,) = torch.autograd.grad(score.sum(), path)
         assert score.dtype == dtype
         assert gradient.isfinite().all()
 
-    def test_the_shortest_plan_has_a_score(self, label, guide, spec, generator):
-        assert guide.value(see(spec, paths(spec, generator, tokens=2))).isfinite().all()
+    def test_the_shortest_plan_has_a_score(self, label, guide, frame, generator):
+        assert guide.value(see(frame, paths(frame, generator, tokens=2))).isfinite().all()
 
-    def test_composition_is_linear(self, label, guide, spec, generator):
-        other, sight = goal(1.0, 2.0), see(spec, paths(spec, generator))
+    def test_composition_is_linear(self, label, guide, frame, generator):
+        other, sight = goal(1.0, 2.0), see(frame, paths(frame, generator))
         a, b = guide.value(sight), other.value(sight)
         torch.testing.assert_close((guide + other).value(sight), a + b)
         torch.testing.assert_close((2.5 * guide).value(sight), 2.5 * a)
         torch.testing.assert_close((guide * 2.5).value(sight), 2.5 * a)
         torch.testing.assert_close((3.0 * (guide + other)).value(sight), 3.0 * a + 3.0 * b)
 
-    def test_during_limits_it_to_its_part(self, label, guide, spec, generator):
-        sight, limited = see(spec, paths(spec, generator)), guide.during(0.25, 0.75)
+    def test_during_limits_it_to_its_part(self, label, guide, frame, generator):
+        sight, limited = see(frame, paths(frame, generator)), guide.during(0.25, 0.75)
         for progress in (0.25, 0.5, 0.75):
             torch.testing.assert_close(limited.value(sight, progress), guide.value(sight))
         for progress in (0.0, 0.24, 0.76, 1.0):
             assert (limited.value(sight, progress) == 0).all()
 
-    def test_finished_candidates_are_judged_by_all_of_it(self, label, guide, spec, generator):
-        sight = see(spec, paths(spec, generator))
+    def test_finished_candidates_are_judged_by_all_of_it(self, label, guide, frame, generator):
+        sight = see(frame, paths(frame, generator))
         assert torch.equal(guide.during(0.25, 0.5).value(sight), guide.value(sight))
 
     def test_described_by_name_and_weight(self, label, guide):
@@ -108,12 +129,12 @@ class TestEveryGuide:
         assert line.startswith(label.split()[0])
         assert line.endswith("@2.5")
 
-    def test_only_the_learned_return_reads_what_is_noisy(self, label, guide, spec, generator):
-        path, noisy = paths(spec, generator), paths(spec, generator)
-        alike = torch.equal(guide.value(see(spec, path, noisy)), guide.value(see(spec, path)))
+    def test_only_the_learned_return_reads_what_is_noisy(self, label, guide, frame, generator):
+        path, noisy = paths(frame, generator), paths(frame, generator)
+        alike = torch.equal(guide.value(see(frame, path, noisy)), guide.value(see(frame, path)))
         assert alike == (label != "return")
         if alike:
-            assert torch.equal(guide.score(spec, path), guide.value(see(spec, path)))
+            assert torch.equal(guide.score(frame, path), guide.value(see(frame, path)))
 
 
 class TestTheType:

@@ -108,6 +108,41 @@ def test_without_velocities_the_reference_runs_straight(spec):
     assert (got.velocity == 0).all()
 
 
+class TestBodies:
+    @pytest.fixture
+    def carrying(self, space) -> Plan:
+        return plan_of(space, np.random.default_rng(0).normal(size=(2, TOKENS, space.width)), arrivals=[4, 6])
+
+    @pytest.mark.parametrize("candidate", [0, 1])
+    def test_its_way_runs_straight_from_token_to_token(self, carrying, space, candidate):
+        got, arrival = carrying.path(candidate, body=1), carrying.arrivals[candidate]
+        tokens = carrying.trajectories[candidate][: arrival + 1, space.columns(*space.bodies[0])]
+        assert len(got) == len(carrying.path(candidate)) == space.stride * arrival + 1
+        np.testing.assert_allclose(got[:: space.stride], tokens, atol=1e-6)
+        np.testing.assert_allclose(got[1 :: space.stride], (tokens[1:] + tokens[:-1]) / 2, atol=1e-6)
+        np.testing.assert_array_equal(carrying.path(candidate, body=1, every=3), got[::3])
+
+    def test_the_positions_own_comes_first_of_all(self, carrying):
+        position, gripper = carrying.paths(1)
+        np.testing.assert_array_equal(position, carrying.path(1))
+        np.testing.assert_array_equal(gripper, carrying.path(1, body=1))
+
+    def test_without_a_place_there_is_none(self, space):
+        bare = replace(space, position=(), velocity=(), bodies=())
+        assert plan_of(bare, np.zeros((1, TOKENS, bare.width))).paths() == []
+
+    @pytest.mark.parametrize("tempo", [0.5, 1.0])
+    def test_its_fastest_step_is_a_top_speed(self, space, tempo):
+        path = np.zeros((1, TOKENS, space.width))
+        path[0, 3:, space.columns("grip_z")] = 0.6  # in one token of 0.2 s
+        path[0, 6, space.columns("grip_z")] = 9.0  # after the plan has arrived
+        plan = replace(plan_of(space, path, arrivals=[5]), tempo=tempo)
+        assert plan.top_speed() == pytest.approx(3.0 * tempo)
+        assert replace(plan, spec=replace(space, velocity=())).top_speed() == pytest.approx(3.0 * tempo)
+        assert plan.slowed(0.3).top_speed() == pytest.approx(0.3)
+        assert replace(plan, spec=replace(space, bodies=())).top_speed() == 0
+
+
 def test_remainder_of_nothing_is_identity(random):
     np.testing.assert_array_equal(random.remainder(0), random.trajectories)
 

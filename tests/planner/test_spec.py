@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,6 +36,50 @@ def test_config_survives_json(spec):
     assert TrajectorySpec(**json.loads(json.dumps(spec.to_config()))) == spec
 
 
+class TestBodies:
+    """Further points that have a place beside the position."""
+
+    def test_columns_of_the_position_come_first(self, space):
+        assert space.body_columns == [[7, 8, 9], [3, 4, 5]]
+        assert space.body_columns[0] == space.position_columns
+        assert space.body_indices == [[4, 5, 6], [0, 1, 2]]
+        assert [space.columns(*b) for b in (space.position, *space.bodies)] == space.body_columns
+
+    def test_without_bodies_or_positions(self, spec):
+        assert spec.body_columns == [[2, 3]]
+        assert TrajectorySpec(("a",), ("q",)).body_columns == []
+
+    def test_config_survives_json(self, space):
+        config = json.loads(json.dumps(space.to_config()))
+        assert config == space.to_config()
+        assert config["bodies"] == [["grip_x", "grip_y", "grip_z"]]
+        again = TrajectorySpec(**config)
+        assert again == space
+        assert hash(again) == hash(space)
+
+    def test_configs_from_before_there_were_bodies_load(self, spec):
+        config = spec.to_config()
+        del config["bodies"]
+        assert TrajectorySpec(**config) == spec
+
+    @pytest.mark.parametrize(
+        ("bodies", "says"),
+        [
+            ((("grip_x", "grip_y"),), r"\('grip_x', 'grip_y'\) must name one place for each of position"),
+            (((),), "must name one place"),
+            (("fingers",), "'fingers' must name one place"),
+            ((("grip_x", "grip_y", "elbow"),), r"\['elbow'\] are not observations; known: grip_x"),
+        ],
+    )
+    def test_what_is_no_body_is_refused(self, space, bodies, says):
+        with pytest.raises(ValueError, match=says):
+            replace(space, bodies=bodies)
+
+    def test_without_positions_there_are_none(self):
+        with pytest.raises(ValueError, match="must name one place"):
+            TrajectorySpec(("a",), ("q",), bodies=(("q",),))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -44,6 +89,8 @@ def test_config_survives_json(spec):
         {"observation_names": ("x", "x", "vx")},
         {"position": ("z",)},
         {"velocity": ("z",)},
+        {"rates": ("z",)},
+        {"held": ("x",)},
         {"position": ("x",), "velocity": ("vx", "vy")},
         {"stride": 0},
         {"dt_seconds": 0.0},

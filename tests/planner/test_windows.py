@@ -28,15 +28,19 @@ def slow_window(episodes: Episodes, spec: TrajectorySpec, state: int, length: in
         at = begin + spec.stride * min(token, length)
         observation = observations[at].copy()
         if token > length:
-            observation[[spec.observation_names.index(n) for n in spec.velocity]] = 0.0
-        action = actions[at : at + spec.stride].mean(0) if token < length else np.zeros(actions.shape[1])
+            observation[[spec.observation_names.index(n) for n in spec.velocity + spec.rates]] = 0.0
+        acted = begin + spec.stride * min(token, length - 1)
+        action = actions[acted : acted + spec.stride].mean(0)
+        if token >= length:
+            action[[n not in spec.held for n in spec.action_names]] = 0.0
         rows.append(np.concatenate([action, observation, [1.0 if token >= length else -1.0]]))
     return np.stack(rows)
 
 
+@pytest.mark.parametrize("more", [{}, {"velocity": (), "rates": ("vy",)}, {"held": ("fy",)}])
 @pytest.mark.parametrize("stride", [1, 2, 5])
-def test_windows_are_what_the_slow_reference_cuts(episodes, spec, stride, generator):
-    spec = replace(spec, stride=stride)
+def test_windows_are_what_the_slow_reference_cuts(episodes, spec, stride, more, generator):
+    spec = replace(spec, stride=stride, **more)
     windows = Windows(episodes, spec, horizon=8)
     rng = np.random.default_rng(0)
     for _ in range(200):
