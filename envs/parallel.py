@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -33,7 +34,8 @@ def on_all_cores(work: Callable[[Job], Result], jobs: Sequence[Job], *, most: in
     if count <= 1:
         yield from map(work, jobs)
         return
-    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, mp_context=spawn, initializer=_leave_with_parent)
     try:
         yield from pool.map(work, jobs)
     except BrokenProcessPool as error:
@@ -43,3 +45,15 @@ def on_all_cores(work: Callable[[Job], Result], jobs: Sequence[Job], *, most: in
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _leave_with_parent() -> None:
+    """End this process when the one that started it is gone: killed, it cannot tell its workers."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,6 +1,10 @@
 """Work on all cores: the same results in the same order, and a message where a process dies."""
 
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +35,38 @@ def test_a_process_that_dies_is_said_to_have_died():
 def test_what_the_work_refuses_is_refused():
     with pytest.raises(ValueError, match="invalid literal"):
         list(on_all_cores(int, ["1", "one"], most=2))
+
+
+def test_workers_leave_with_a_parent_that_is_killed(tmp_path):
+    """Each says its process id and would work for a minute."""
+    work = (
+        f"(open({str(tmp_path)!r} + '/' + str(__import__('os').getpid()), 'w').close(), __import__('time').sleep(60))"
+    )
+    call = f"list(on_all_cores(eval, [{work!r}] * 2, most=2))"
+    code = f"from diffplan.envs.parallel import on_all_cores\nif __name__ == '__main__': {call}"
+    script = tmp_path / "parent.py"
+    script.write_text(code)
+    parent = subprocess.Popen([sys.executable, script], cwd=tmp_path)
+    try:
+        workers = eventually(
+            lambda: [int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()], lambda w: len(w) == 2
+        )
+    finally:
+        parent.kill()
+        parent.wait()
+    assert eventually(lambda: [w for w in workers if is_running(w)], lambda left: not left) == []
+
+
+def eventually(look, enough, seconds=20.0):
+    """What is seen once it is enough, or when patience ends."""
+    end = time.monotonic() + seconds
+    while not enough(seen := look()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return seen
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
