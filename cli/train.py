@@ -31,6 +31,13 @@ class Prediction(StrEnum):
     v = "v"
 
 
+class Actions(StrEnum):
+    """Where the actions of a plan come from."""
+
+    joint = "joint"
+    inverse = "inverse"
+
+
 def train(
     task: Annotated[str, typer.Argument(help="What to plan; see: diffplan tasks")],
     map_file: Annotated[
@@ -65,6 +72,10 @@ def train(
     normalizer: Annotated[
         Normalization | None, typer.Option(help="How columns are scaled: by their limits, or to deviation 1.")
     ] = None,
+    actions: Annotated[
+        Actions | None,
+        typer.Option(help="Planned with the states (joint), or found between them by learned inverse dynamics."),
+    ] = None,
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 30.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
@@ -95,6 +106,7 @@ def train(
     else:
         settings = settings if horizon is None else dataclasses.replace(settings, horizon=horizon)
         settings = settings if normalizer is None else dataclasses.replace(settings, normalizer=normalizer.value)
+        settings = settings if actions is None else dataclasses.replace(settings, actions=actions.value)
         given = {"batch_size": batch_size, "learning_rate": learning_rate}
         config = TrainConfig(
             **chosen.training | {k: v for k, v in given.items() if v is not None},

@@ -7,8 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from diffplan.planner.controllers import Controller, PlannedActions, RacingController, TrackingController
+from diffplan.planner.controllers import (
+    Controller,
+    InverseController,
+    PlannedActions,
+    RacingController,
+    TrackingController,
+)
 from diffplan.planner.execution import Executor
+from diffplan.planner.inverse import InverseDynamics
 from diffplan.planner.pipeline import TrajectoryPlanner
 from diffplan.planner.plan import Array, Reference
 from diffplan.planner.plant import Plant
@@ -52,7 +59,7 @@ def controller_for(task: Task, name: str = "auto") -> Controller:
     )
 
 
-CONTROLLERS = ("auto", "racing", "retimed", "tracking", "actions")
+CONTROLLERS = ("auto", "racing", "retimed", "tracking", "actions", "inverse")
 
 
 def check_controller(task: Task, planner: TrajectoryPlanner, name: str) -> None:
@@ -63,6 +70,8 @@ def check_controller(task: Task, planner: TrajectoryPlanner, name: str) -> None:
     """
     if name in ("racing", "retimed"):
         _plant_of(planner)
+    elif name == "inverse":
+        _inverse_of(planner)
     else:
         controller_for(task, name)
 
@@ -74,6 +83,15 @@ def _plant_of(planner: TrajectoryPlanner) -> Plant:
             "train it again, or use --controller tracking"
         )
     return planner.plant
+
+
+def _inverse_of(planner: TrajectoryPlanner) -> InverseDynamics:
+    if planner.inverse is None:
+        raise ValueError(
+            "following states needs learned inverse dynamics, and this planner has none; "
+            "train one with --actions inverse, or use --controller actions"
+        )
+    return planner.inverse
 
 
 def tempo_for(task: Task, controller: Controller) -> float:
@@ -98,7 +116,8 @@ def executor_for(
         task: what is executed.
         simulators: its environments.
         controller: see `controller_for`; or "racing", which follows the fastest course along each plan with the
-            dynamics that were fitted to the data, or "retimed", which does not smooth its path. "auto" races where
+            dynamics that were fitted to the data, or "retimed", which does not smooth its path; or "inverse", which
+            applies the actions that learned inverse dynamics find between states. "auto" races where
             nothing speaks against it: the planner has a plant, no guide (which may ask for less speed or another way)
             leads, and no tempo is given.
         tempo: how much faster than planned plans are followed; None takes the task's.
@@ -118,7 +137,11 @@ def executor_for(
         return Executor(
             planner, simulators, controller=RacingController(plant, *indices), replan_every=replan_every, **options
         )
-    follow = controller_for(task, controller)
+    follow: Controller
+    if controller == "inverse" or (controller == "auto" and planner.inverse is not None and task.gains is None):
+        follow = InverseController(_inverse_of(planner), task.action_limit)
+    else:
+        follow = controller_for(task, controller)
     tempo = tempo_for(task, follow) if tempo is None else tempo
     return Executor(planner, simulators, controller=follow, tempo=tempo, replan_every=replan_every, **options)
 

@@ -42,7 +42,8 @@ def make_environment(environment: str, **options: Any) -> Any:
         env.reset()  # scenes compile here
         if "action_space" not in vars(env):
             # Scenes make this space anew at every look, so that nobody could seed what their resets sample from it.
-            env.__class__ = type(type(env).__name__, (type(env),), {"action_space": env.action_space})
+            kind = type(env)
+            env.__class__ = type(kind.__name__, (kind,), {"action_space": env.action_space})
     return env
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from .tasks import Task
 
@@ -24,6 +24,8 @@ class Preset:
         octaves: Fourier features of the denoiser's input.
         normalizer: "limits" or "gaussian".
         sampling: defaults of `planner.options.Sampling`.
+        actions: "joint" plans them with the states; "inverse" plans states alone, and learned inverse dynamics find the
+            actions between them.
         fixed: plans always last the whole horizon, as in Diffuser: windows run on from goal to goal.
     """
 
@@ -38,6 +40,11 @@ class Preset:
     normalizer: str | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
     fixed: bool = False
+    actions: Literal["joint", "inverse"] = "joint"
+
+    def __post_init__(self) -> None:
+        if self.actions not in ("joint", "inverse"):
+            raise ValueError(f"unknown actions {self.actions!r}; known: joint, inverse")
 
     def fit(self, task: Task) -> Task:
         """The task with this preset's windows."""

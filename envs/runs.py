@@ -3,7 +3,8 @@
 runs/maze2d-umaze-20260131-101500/
     run.json                      what was asked for: task, data, settings, seed, versions, exact command; a user's map
     planner/                      the averaged weights, as `TrajectoryPlanner.from_pretrained` reads them
-    training_state.safetensors    everything that --resume needs; returns_state.safetensors for the return model
+    training_state.safetensors    everything that --resume needs; returns_state.safetensors for the return model,
+                                  inverse_state.safetensors for inverse dynamics
     returns_calibration.json      predicted against true returns of held-out windows, per noise level; and .png
     logs/                         TensorBoard
 """
@@ -30,6 +31,7 @@ from .tasks import Task, all_tasks, find_task, task_of, task_on
 RUNS = Path("runs")
 SHIPPED = Path(__file__).parent / "assets" / "maze2d-umaze"
 STATE, RETURNS_STATE = "training_state.safetensors", "returns_state.safetensors"
+INVERSE_STATE = "inverse_state.safetensors"
 
 
 def versions() -> dict[str, str]:
@@ -203,7 +205,7 @@ def save_planner(planner: TrajectoryPlanner, folder: Path, *, half: bool = False
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as scratch:
         planner.save_pretrained(scratch, safe_serialization=True)
         if half:
-            for network in ("denoiser", "returns"):
+            for network in ("denoiser", "returns", "inverse"):
                 if (weights := Path(scratch) / network / "diffusion_pytorch_model.safetensors").is_file():
                     _halve(weights)
         for file in sorted(p for p in Path(scratch).rglob("*") if p.is_file()):

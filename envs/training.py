@@ -1,4 +1,4 @@
-"""Training into run folders, and continuing there: the denoiser, and after it the return model."""
+"""Training into run folders, and continuing there: inverse dynamics where asked for, the denoiser, the return model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from diffplan.planner.episodes import Episodes
+from diffplan.planner.inverse import InverseDynamics, predicting_actions
 from diffplan.planner.normalizer import Normalizer
 from diffplan.planner.objectives import denoising, predicting_returns
 from diffplan.planner.options import Sampling
@@ -32,12 +33,14 @@ from .jobs import RETURNS_SHARE, Job, accelerator_for, recorded, rewarded, share
 from .logs import Logger
 from .presets import Preset
 from .records import write_json
-from .runs import RETURNS_STATE, STATE, read_record, versions
+from .runs import INVERSE_STATE, RETURNS_STATE, STATE, read_record, versions
 from .tasks import Task
 
 Only = Literal["denoiser", "returns"]
+Part = Literal["denoiser", "returns", "inverse"]
 
 HELD_OUT = 0.05  # share of the episodes that the return model does not see
+INVERSE_UPDATES, INVERSE_BATCH = 4000, 256  # some ten seconds on a CPU
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,9 @@ def _run(job: Job, *, only: Only | None = None) -> Iterator[Progress]:
     """Train what is left to train of each part, the denoiser first."""
     device, task = job.accelerator.device, job.task
     shown = _shown(job.episodes, task, job.preset)
-    windows = Windows(shown, task.spec, horizon=task.horizon, device=device, fixed=shown is not job.episodes)
+    alone = job.preset.actions == "inverse"
+    fixed = shown is not job.episodes
+    windows = Windows(shown, task.spec, horizon=task.horizon, device=device, fixed=fixed, state_only=alone)
     scheduler = make_scheduler("ddim", train_steps=job.preset.noise_levels)
     levels, normalizer = scheduler.alphas_cumprod, Normalizer.fit(job.episodes, task.spec, task.normalizer)
     network = _begin(job, job.denoiser, lambda: _denoiser(job), STATE)
@@ -187,7 +192,7 @@ def _run(job: Job, *, only: Only | None = None) -> Iterator[Progress]:
         cast(TemporalUNet, network.ema),
         normalizer,
         scheduler,
-        plant=Plant.of(job.episodes, task.spec) if shown is job.episodes else None,
+        plant=None if fixed else Plant.of(job.episodes, task.spec),
         spec=task.spec.to_config(),
         horizon=task.horizon,
         task=task.name,
@@ -201,13 +206,15 @@ def _run(job: Job, *, only: Only | None = None) -> Iterator[Progress]:
     job.accelerator.init_trackers("logs")
     ahead = 1.0 if job.returns is None else 1 - RETURNS_SHARE
     ahead = 0.0 if only == "returns" else ahead  # of the whole, which is the denoiser's
+    if alone:
+        yield from _inverse(job, planner)
     if only != "returns":
         objective = denoising(windows, normalizer, levels, job.denoiser)
         yield from _fit(job, planner, network, objective, job.denoiser, STATE, "denoiser", (0.0, ahead))
     words = f"{network.step:,} updates in {network.seconds / 60:.1f} minutes of training"
     if job.returns is not None:
         seen, held = (
-            Windows(part, task.spec, horizon=task.horizon, device=device, discount=task.discount)
+            Windows(part, task.spec, horizon=task.horizon, device=device, discount=task.discount, state_only=alone)
             for part in job.episodes.split(HELD_OUT)
         )
         judge = _begin(job, job.returns, lambda: _return_model(job, seen), RETURNS_STATE)
@@ -229,7 +236,7 @@ def _fit(
     objective: Objective,
     config: TrainConfig,
     file: str,
-    part: Only,
+    part: Part,
     share: tuple[float, float],
 ) -> Iterator[Progress]:
     """One part of a run, with logs and checkpoints; its progress covers a share of the whole."""
@@ -248,6 +255,23 @@ def _fit(
                 )
             yield Progress("train", share[0] + (share[1] - share[0]) * update.fraction, update=update)
     save.now()
+
+
+def _inverse(job: Job, planner: TrajectoryPlanner) -> Iterator[Progress]:
+    """The inverse dynamics of plans of states alone: a small part, trained before the others."""
+    spec = job.task.spec
+
+    def make() -> InverseDynamics:
+        model = InverseDynamics(len(spec.observation_names), len(spec.action_names))
+        model.fit_scale(job.episodes)
+        return model
+
+    bound = min(INVERSE_UPDATES, job.denoiser.steps or INVERSE_UPDATES)
+    config = replace(job.denoiser, steps=bound, minutes=None, batch_size=INVERSE_BATCH)
+    state = _begin(job, config, make, INVERSE_STATE)
+    planner.register_modules(inverse=state.ema)
+    objective = predicting_actions(job.episodes, config, job.accelerator.device)
+    yield from _fit(job, planner, state, objective, config, INVERSE_STATE, "inverse", (0.0, 0.0))
 
 
 def _begin(job: Job, config: TrainConfig, make: Any, file: str) -> TrainState:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 
+from .inverse import InverseDynamics
 from .plan import Array, Reference
 from .plant import Plant
 
@@ -83,3 +85,25 @@ class RacingController:
         off = now.position - observations[:, list(self.position)]
         wanted = ahead.velocity + self.gain * off / self.plant.config.dt_seconds
         return self.plant.actions_for(observations[:, list(self.velocity)], wanted)
+
+
+@dataclass(frozen=True)
+class InverseController:
+    """Applies the action that leads from where the environment is to where the plan is a step later.
+
+    Args:
+        model: the inverse dynamics that were learned.
+        limit: actions are clipped to [-limit, limit]; None leaves them alone.
+    """
+
+    model: InverseDynamics
+    limit: float | None = None
+
+    @torch.no_grad()
+    def act(self, observations: Array, now: Reference, ahead: Reference) -> Array:
+        device = self.model.center.device
+        seen, wanted = (
+            torch.as_tensor(o, dtype=torch.float32, device=device) for o in (observations, ahead.observation)
+        )
+        action: Array = self.model(seen, wanted).cpu().numpy()
+        return action if self.limit is None else np.clip(action, -self.limit, self.limit)

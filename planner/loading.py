@@ -12,6 +12,7 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from safetensors import safe_open
 
+from .inverse import InverseDynamics
 from .normalizer import Normalizer
 from .plant import Plant
 from .returns import ReturnModel
@@ -52,7 +53,7 @@ def check_files(folder: Path) -> None:
     if not isinstance(parts, dict) or parts.get("_class_name") != "TrajectoryPlanner":
         raise ValueError(f"{index} describes no TrajectoryPlanner")
     networks: dict[str, Any] = {"denoiser": TemporalUNet, "normalizer": Normalizer}
-    for name, kind in (("returns", ReturnModel), ("plant", Plant)):
+    for name, kind in (("returns", ReturnModel), ("plant", Plant), ("inverse", InverseDynamics)):
         if parts.get(name) not in (None, [None, None]):  # not every run has them
             networks[name] = kind
     for name in (*networks, "scheduler"):

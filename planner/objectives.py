@@ -28,7 +28,7 @@ def denoising(windows: Windows, normalizer: Normalizer, alphas_cumprod: Tensor, 
         return denoising_loss(
             model,
             normalizer.normalize(clean),
-            draw_pins(windows.spec, length, windows.horizon, generator),
+            draw_pins(windows.spec, length, windows.horizon, generator, state_only=windows.state_only),
             alphas_cumprod,
             prediction=config.prediction,
             column_weights=weights,
@@ -57,7 +57,7 @@ def predicting_returns(
     def objective(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         first, length = windows.draw(config.batch_size, generator)
         clean = normalizer.normalize(windows.window(first, length))
-        pinned = draw_pins(windows.spec, length, windows.horizon, generator)
+        pinned = draw_pins(windows.spec, length, windows.horizon, generator, state_only=windows.state_only)
         noisy, timestep, _ = noised(clean, pinned, alphas_cumprod, generator)
         target = standardize(windows.returns(first, length))
         loss = (model(noisy, timestep, pinned).float() - target).square().mean()
@@ -76,11 +76,14 @@ def entry_weights(spec: TrajectorySpec, horizon: int, config: TrainConfig) -> Te
     return weights
 
 
-def draw_pins(spec: TrajectorySpec, length: Tensor, horizon: int, generator: torch.Generator) -> Tensor:
+def draw_pins(
+    spec: TrajectorySpec, length: Tensor, horizon: int, generator: torch.Generator, *, state_only: bool = False
+) -> Tensor:
     """Random questions for a batch, (B, H, D) bool, so that every question asked later is in distribution.
 
     The start always; the end's position and arrival mostly, its velocity sometimes; a waypoint, all actions or all
-    states now and then. Tasks whose goal is about no column are asked with the end free.
+    states now and then. Tasks whose goal is about no column are asked with the end free. Where windows show states
+    alone, actions are always pinned (to zero), as they are when such plans are asked for.
     """
     batch, device = len(length), length.device
     chance = torch.rand(5, batch, generator=generator, device=device)
@@ -94,6 +97,6 @@ def draw_pins(spec: TrajectorySpec, length: Tensor, horizon: int, generator: tor
         pins[:, -1, spec.velocity_columns] = (end & (chance[1] < 0.2))[:, None]
         way = (chance[2] < 0.1).nonzero().squeeze(1)
         pins[way[:, None], token[way][:, None], torch.tensor(spec.position_columns, device=device)] = True
-    pins[:, :, spec.actions] |= (chance[3] < 0.05)[:, None, None]
+    pins[:, :, spec.actions] |= (chance[3] < 0.05)[:, None, None] | state_only
     pins[:, :, spec.observations] |= (chance[4] < 0.05)[:, None, None]
     return pins

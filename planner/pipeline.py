@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .batch import Batch
-from .conditions import Conditions, arrive_at, start_at
+from .conditions import Conditions, apply_actions, arrive_at, start_at
 from .course import as_plan
 from .diffusion import Prediction, check_prediction
 from .guides import Cost, Guide, as_guide
+from .inverse import InverseDynamics
 from .loading import load_whole, own_weights
 from .normalizer import Normalizer
 from .options import Sampling
@@ -53,6 +54,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         scheduler: noise levels that the network was trained on.
         returns: predicts the return of noisy trajectories; None where the run trained none.
         plant: what the data says of the plant and the space around it; None where the task has none.
+        inverse: finds the actions of plans of states alone; None where actions are planned with the states.
         spec: the columns, as `TrajectorySpec.to_config` writes them.
         horizon: H.
         task: name of the task it was trained for.
@@ -63,7 +65,7 @@ class TrajectoryPlanner(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "denoiser"
-    _optional_components = ["returns", "plant"]  # noqa: RUF012 - diffusers' own way to say so
+    _optional_components = ["returns", "plant", "inverse"]  # noqa: RUF012 - diffusers' own way to say so
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         scheduler: Scheduler,
         returns: ReturnModel | None = None,
         plant: Plant | None = None,
+        inverse: InverseDynamics | None = None,
         spec: dict[str, Any] | None = None,
         horizon: int = 32,
         task: str = "",
@@ -85,7 +88,12 @@ class TrajectoryPlanner(DiffusionPipeline):
             raise ValueError("a planner needs the spec of its columns: spec=TrajectorySpec(...).to_config()")
         check_prediction(prediction)
         self.register_modules(
-            denoiser=denoiser, normalizer=normalizer, scheduler=scheduler, returns=returns, plant=plant
+            denoiser=denoiser,
+            normalizer=normalizer,
+            scheduler=scheduler,
+            returns=returns,
+            plant=plant,
+            inverse=inverse,
         )
         self.register_to_config(
             spec=spec,
@@ -100,7 +108,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         self.sampling = Sampling(**(sampling or {}))
         self._roadmap: Roadmap | None = None
         self.predict = CleanPredictor(denoiser, scheduler.alphas_cumprod, prediction, clip)
-        for network in (denoiser, returns):
+        for network in (denoiser, returns, inverse):
             if network is not None:
                 network.eval()
 
@@ -117,7 +125,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         """
         load = super().from_pretrained
         loaded = load_whole(Path(path), lambda: load(str(path), use_safetensors=True, **options))
-        for part in (loaded.denoiser, loaded.normalizer, loaded.returns, loaded.plant):
+        for part in (loaded.denoiser, loaded.normalizer, loaded.returns, loaded.plant, loaded.inverse):
             if part is not None:
                 own_weights(part)
         return loaded
@@ -127,6 +135,8 @@ class TrajectoryPlanner(DiffusionPipeline):
     def problem(self, start: Sequence[float] | Tensor, goal: Sequence[float] | Tensor | None = None) -> Conditions:
         """Conditions of the usual problem: a whole start observation (O,) and, if given, a goal position (P,)."""
         known = start_at(self.spec, self.horizon, start)
+        if self.inverse is not None:  # it was trained on states alone, with actions left out
+            known |= apply_actions(self.spec, self.horizon, torch.zeros(self.horizon, len(self.spec.action_names)))
         return known if goal is None else known | arrive_at(self.spec, self.horizon, goal)
 
     def plan(
@@ -319,6 +329,7 @@ class TrajectoryPlanner(DiffusionPipeline):
             count += 1
         clean = torch.where(pinned, normalized, clean)
         trajectories = batch.exact(count, pinned, self.normalizer.denormalize(clean))
+        trajectories = trajectories if self.inverse is None else self.inverse.acted(self.spec, trajectories)
         verdict = judge(
             self.spec,
             trajectories,

@@ -32,6 +32,7 @@ class Windows:
         device: where the data is kept and windows are made.
         discount: of rewards, per environment step; None where returns are not asked for.
         fixed: windows are always of the whole horizon and arrive at its last token, as in Diffuser.
+        state_only: actions are left out (zero), for plans of states alone (see `inverse`).
 
     Raises:
         ValueError: widths do not fit the spec, no episode is long enough for two tokens or a horizon that is longer
@@ -47,6 +48,7 @@ class Windows:
         device: torch.device | str = "cpu",
         discount: float | None = None,
         fixed: bool = False,
+        state_only: bool = False,
     ) -> None:
         check_widths(episodes, spec)
         longest = int(episodes.lengths.max())
@@ -55,7 +57,7 @@ class Windows:
                 f"horizon {horizon} at stride {spec.stride} needs episodes of at least {spec.stride} steps "
                 f"and 2 tokens; the longest episode has {longest} steps"
             )
-        self.spec, self.horizon, self.fixed = spec, horizon, fixed
+        self.spec, self.horizon, self.fixed, self.state_only = spec, horizon, fixed, state_only
         ends = np.repeat(episodes.offsets[1:] - 1, np.diff(episodes.offsets))
         room = (ends - np.arange(len(ends))) // spec.stride  # whole tokens ahead of each state
         absorbs, usable = _absorbing(episodes, spec, room, horizon)
@@ -67,7 +69,8 @@ class Windows:
         self.room = torch.from_numpy(np.minimum(room, horizon - 1)).to(device)
         self.absorbs = torch.from_numpy(absorbs).to(device)
         self.observations = torch.from_numpy(episodes.observations).to(device)
-        self.actions = torch.from_numpy(_stride_means(episodes.actions, spec.stride)).to(device)
+        actions = np.zeros_like(episodes.actions) if state_only else _stride_means(episodes.actions, spec.stride)
+        self.actions = torch.from_numpy(actions).to(device)
         self.discount = discount
         if discount is not None:
             if episodes.rewards is None:

@@ -51,8 +51,8 @@ class Task:
         multipliers: channels of each level as multiples of it.
         minutes: training time of the default preset.
         replan_every: environment steps between plans.
-        tolerance: distance from a plan, in position units, up to which one that is about to arrive is kept; below 0 none
-            ever is.
+        tolerance: distance from a plan, in position units, up to which one that is about to arrive is kept; below 0
+            none ever is.
         gains: (p, d) of the tracking controller; None executes planned actions.
         action_limit: planned actions are clipped to [-limit, limit]; None leaves them alone.
         feedforward: share of the planned action beside tracking.

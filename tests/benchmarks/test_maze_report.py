@@ -109,7 +109,7 @@ def test_published_scores_are_the_files_and_the_best_are_the_highest():
     with maze_report.PUBLISHED.open(newline="") as file:
         lines = list(csv.DictReader(file))
     published = read_published()
-    assert len(published) == len(lines) > 30 and {p.task for p in published} == set(TASKS)
+    assert len(published) == len(lines) > 30 and {p.task for p in published} >= set(TASKS)
     for task in TASKS:
         for strict in (True, False):
             scores = [
