@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from diffplan.envs.experts import EXPERTS
 from diffplan.envs.maze import WaypointController
 from diffplan.envs.simulators import Simulators, side_by_side
-from diffplan.envs.tasks import MazeTask, Task
+from diffplan.envs.tasks import ArmTask, MazeTask, Task
 
 Array = NDArray[np.float64]
 
@@ -54,11 +55,26 @@ class WaypointPolicy:
         return np.array([c.act(o) for c, o in zip(self.controllers, observations, strict=True)])
 
 
+class ExpertPolicy:
+    """The scripted expert that made an arm's data, undisturbed."""
+
+    def __init__(self, task: ArmTask) -> None:
+        self.expert = EXPERTS[task.skill]
+
+    def begin(self, observations: Array, goals: Array) -> None:
+        self.goals = goals
+
+    def act(self, observations: Array) -> Array:
+        return np.array([self.expert(o, g) for o, g in zip(observations, self.goals, strict=True)])
+
+
 def policies(task: Task, seeds: Sequence[int]) -> dict[str, Policy]:
     """The references that fit a task, by name."""
     made: dict[str, Policy] = {"random policy": RandomPolicy(task, seeds)}
     if isinstance(task, MazeTask):
         made["waypoint controller"] = WaypointPolicy(task, seeds)
+    if isinstance(task, ArmTask):
+        made["scripted expert"] = ExpertPolicy(task)
     return made
 
 

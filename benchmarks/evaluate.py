@@ -19,7 +19,7 @@ from diffplan.planner.guides import Cost, Guide
 from diffplan.planner.pipeline import TrajectoryPlanner
 
 from .baselines import run_policies
-from .metrics import Interval, first_touch, latched_returns, mean_interval, normalized_score, strict_returns
+from .metrics import Interval, first_touch, latched_returns, mean_interval, normalized_score, strict_returns, wilson
 from .ogbench import protocol_record, published, success_by_task
 
 TIMED_PLANS = 20
@@ -31,7 +31,7 @@ class Stats:
 
     Mazes have strict and latched scores, success and steps to the goal; robots a normalised score, which for data of
     our own is no more than a scale, and the share of episodes that did not end in a fall; hands D4RL's normalised score
-    and success.
+    and success. Where a goal has to be held at the end, that is success, and `ever_rate` counts who was ever there.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Stats:
     steps: float = 0.0
     upright: float | None = None
     by_task: dict[str, float] = field(default_factory=dict)
+    ever_rate: float | None = None
 
 
 def summarize(name: str, task: Task, rewards: Sequence[Any], *, seeds: Sequence[int] = ()) -> Stats:
@@ -61,6 +62,8 @@ def summarize(name: str, task: Task, rewards: Sequence[Any], *, seeds: Sequence[
             upright=float(np.mean([len(r) == task.episode_steps for r in rewards])),
         )
     hits = [t + 1 for t in touches if t is not None]
+    ever = len(hits) / len(rewards)
+    held = float(np.mean([bool(task.achieved(r)[-1]) for r in rewards]))
     scores: list[Interval | None] = [None, None]
     if isinstance(task, MazeTask) and task.score_range is not None:
         scores = [mean_interval(normalized_score(r, *task.score_range)) for r in (strict, latched_returns(rewards))]
@@ -70,11 +73,12 @@ def summarize(name: str, task: Task, rewards: Sequence[Any], *, seeds: Sequence[
         mean_interval(strict),
         scores[0],
         scores[1],
-        len(hits) / len(rewards),
+        held if task.held_at_end else ever,
         float(np.mean(hits)) if hits else None,
         normalized=mean_interval(normalized_score(strict, *task.score_range)) if isinstance(task, HandTask) else None,
         steps=steps,
         by_task=success_by_task(task, seeds, rewards) if isinstance(task, OgbenchTask) and seeds else {},
+        ever_rate=ever if task.held_at_end else None,
     )
 
 
@@ -168,6 +172,11 @@ def stats_record(stats: Stats) -> dict[str, Any]:
         "return_mean": number(stats.returns.mean),
         "return_ci95": number(stats.returns.ci95),
     }
+    if stats.ever_rate is not None and stats.success_rate is not None:
+        return numbers | {
+            "success_ci95": [number(v, 4) for v in wilson(stats.success_rate, stats.episodes)],
+            "success_ever_rate": stats.ever_rate,
+        }
     if stats.by_task and stats.success_rate is not None:
         return numbers | protocol_record(stats.success_rate, stats.episodes, stats.by_task)
     if stats.upright is None:

@@ -11,6 +11,7 @@ HEADER = ["method", "strict score", "latched score", "success", "steps to goal",
 
 
 ROBOT_HEADER = ["method", "return", "normalised (own data)", "steps", "did not fall"]
+HELD_HEADER = ["method", "success (held at the end)", "95% interval", "ever there", "steps to goal"]
 HAND_HEADER = ["method", "normalised (D4RL)", "success", "steps to success", "return"]
 
 
@@ -20,6 +21,8 @@ def header_of(numbers: dict[str, Any]) -> list[str]:
         return ROBOT_HEADER
     if "success_by_task" in numbers:
         return ogbench.HEADER
+    if "success_ever_rate" in numbers:
+        return HELD_HEADER
     if "score_normalized" in numbers:
         return HAND_HEADER
     return HEADER if _scored(numbers) else [name for name in HEADER if not name.endswith("score")]
@@ -51,6 +54,10 @@ def _row(name: str, numbers: dict[str, Any]) -> list[str]:
         ]
     if "success_by_task" in numbers:
         return ogbench.table_row(name, numbers)
+    if "success_ever_rate" in numbers:
+        low, high = numbers["success_ci95"]
+        ever, steps = show("success_ever_rate", "{:.0%}"), show("steps_to_goal_mean", "{:.0f}")
+        return [name, show("success_rate", "{:.0%}"), f"{100 * low:.0f} to {100 * high:.0f}%", ever, steps]
     goals = [show("success_rate", "{:.0%}"), show("steps_to_goal_mean", "{:.0f}")]
     earned = show("return_mean") + show("return_ci95", " ± {:.1f}")
     if "score_normalized" in numbers:

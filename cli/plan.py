@@ -16,6 +16,9 @@ def plan(
     goal: Annotated[
         str | None, typer.Option(help="X,Y in metres, or cell:ROW,COL; left out, the guides decide where to go.")
     ] = None,
+    or_goal: Annotated[
+        list[str] | None, typer.Option(help="Another goal that would do: whichever is reached sooner; repeats.")
+    ] = None,
     start: Annotated[str | None, typer.Option(help="X,Y or cell:ROW,COL; the task's own start if left out.")] = None,
     via: Annotated[
         list[str] | None, typer.Option(help="Pass through this point on the way; repeats, in order.")
@@ -58,12 +61,16 @@ def plan(
         check_output(file)
     if film:
         check_output(film, allowed=(".gif", ".mp4"))
+    from diffplan.envs.backend import use_backend
     from diffplan.envs.requests import Request, answer, describe, draw, film_of
     from diffplan.envs.runs import load_planner
+    from diffplan.envs.tasks import ArmTask
 
     planner, chosen = load_planner(run, device=device, task=task)
+    if isinstance(chosen, ArmTask):
+        use_backend()  # before mujoco is imported: it reads its backend once
     request = Request.parse(
-        chosen, planner, goal=goal, start=start, via=via or [], avoid=avoid or [], guides=guide or [], seed=seed
+        chosen, planner, goal=goal, or_goal=or_goal or [], start=start, via=via or [], avoid=avoid or [], guides=guide or [], seed=seed
     )
     if compare and request.guide is None:
         raise ValueError("--compare draws a plan with guides beside one without: give --guide or --avoid")

@@ -17,6 +17,12 @@ def rollout(
         str | None, typer.Option(help="X,Y in metres, or cell:ROW,COL; the task's own if left out.")
     ] = None,
     start: Annotated[str | None, typer.Option(help="X,Y or cell:ROW,COL; the task's own if left out.")] = None,
+    or_goal: Annotated[
+        list[str] | None, typer.Option(help="Another goal that would do: whichever is reached sooner; repeats.")
+    ] = None,
+    via: Annotated[
+        list[str] | None, typer.Option(help="Pass through this point on the way; repeats, in order.")
+    ] = None,
     no_goal: Annotated[
         bool, typer.Option("--no-goal", help="Do not tell the planner the goal: guides alone lead, such as return@3.")
     ] = False,
@@ -40,7 +46,8 @@ def rollout(
     ] = "auto",
     candidates: Annotated[int | None, typer.Option(min=1, max=1024, help="Plans to sample and choose from.")] = None,
     output: Annotated[
-        list[Path] | None, typer.Option(help="Where to write: .gif, .mp4 or .json; repeats; rollout.gif if left out.")
+        list[Path] | None,
+        typer.Option(help="Where to write: .gif, .mp4 or .json, of an arm .png too; repeats; rollout.gif if left out."),
     ] = None,
     task: Annotated[str | None, typer.Option(help="Another task of the same data, such as multi2d-umaze.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -55,20 +62,22 @@ def rollout(
 
     files = list(output or [Path("rollout.gif")])
     for file in files:
-        check_output(file, allowed=(".gif", ".mp4", ".json"))
+        check_output(file, allowed=(".gif", ".mp4", ".png", ".json"))
     backend = use_backend() if any(f.suffix != ".json" for f in files) else None
-    from diffplan.envs.rollouts import Ride, describe, execute, save, save_expectations
+    from diffplan.envs.rollouts import Ride, check_drawn, describe, execute, has_pictures, save, save_expectations
     from diffplan.envs.runs import load_planner
-    from diffplan.envs.tasks import HandTask
 
     from .screen import progress
 
     planner, chosen = load_planner(run, device=device, task=task)
-    shown = bool(chosen.spec.position) or isinstance(chosen, HandTask)
+    for file in files:
+        check_drawn(chosen, file)
     ride = Ride.parse(
         chosen,
         planner,
         goal=goal,
+        or_goal=or_goal or [],
+        via=via or [],
         start=start,
         avoid=avoid or [],
         guides=guide or [],
@@ -76,7 +85,7 @@ def rollout(
         seed=seed,
         replan_every=replan_every,
         controller=controller,
-        pictures=backend is not None and not compare and shown,
+        pictures=backend is not None and not compare and has_pictures(chosen),
     )
     if compare and ride.guide is None:
         raise ValueError("--compare draws an episode with guides beside one without: give --guide or --avoid")

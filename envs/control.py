@@ -125,7 +125,7 @@ def executor_for(
         **options: of `planner.execution.Executor`.
     """
     replan_every, plant = replan_every or task.replan_every, planner.plant
-    options.setdefault("tolerance", task.tolerance)
+    options = {"tolerance": task.tolerance, "passed_within": task.passed_within} | options
     if controller not in CONTROLLERS:
         raise ValueError(f"unknown controller {controller!r}; known: {', '.join(CONTROLLERS)}")
     if controller in ("racing", "retimed") or (

@@ -11,15 +11,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffplan.planner.guides import Guide, Mark, Spot
+from diffplan.planner.guides import Guide, Mark
 from diffplan.planner.pipeline import Feasible, TrajectoryPlanner
 from diffplan.planner.plan import Plan
 
+from .arm_rollouts import drawn_as_arm
+from .drawing import drawing_of
 from .records import plan_record, write_json
 from .runs import exact_command, versions
 from .simulators import Simulators
 from .tasks import Task
-from .wishes import check_placed, clear_of, feasible_for, guides_for, marks_of, obstacles, parse_wishes, places_at
+from .wishes import (
+    check_placed,
+    clear_of,
+    feasible_for,
+    guides_for,
+    marks_of,
+    obstacles,
+    parse_wishes,
+    places_at,
+    spots,
+)
 
 FRAMES = 40  # of a plan's film
 MORE_TRIES = 3  # batches of candidates, where the map refuses all of the first
@@ -34,6 +46,7 @@ class Request:
         start: observation (O,).
         goal: position (P,), or () to leave the end to the guides.
         vias: positions to pass on the way, in order.
+        or_goals: other positions that would do as well as the goal.
         guide: everything to prefer, places to avoid included.
         seed: of start and noise.
     """
@@ -44,6 +57,7 @@ class Request:
     vias: tuple[tuple[float, ...], ...] = ()
     guide: Guide | None = None
     seed: int = 0
+    or_goals: tuple[tuple[float, ...], ...] = ()
 
     @classmethod
     def parse(
@@ -53,6 +67,7 @@ class Request:
         *,
         goal: str | None,
         start: str | None = None,
+        or_goal: Sequence[str] = (),
         via: Sequence[str] = (),
         avoid: Sequence[str] = (),
         guides: Sequence[str] = (),
@@ -69,17 +84,20 @@ class Request:
             raise ValueError(
                 "nothing says where to go: give --goal X,Y, or a guide that leads somewhere, such as --guide return@3"
             )
+        if goal is None and or_goal:
+            raise ValueError("--or-goal is a choice beside --goal: give that too")
         if goal is None and via:
             raise ValueError("--via is passed on the way to a goal: give --goal X,Y, or use --guide via:x=..,y=..@10")
         target = None if goal is None else task.parse_point(goal, "goal")
         place = None if start is None else task.parse_point(start, "start")
         stops = tuple(task.parse_point(v, "via") for v in via)
+        others = tuple(task.parse_point(g, "goal") for g in or_goal)
         with Simulators(task, 1, start=place, goal=target) as simulators:
             observations, _ = simulators.reset([seed])
         start_observation = tuple(observations[0].tolist())
         keep = [p for p in (*places_at(task, start_observation), target, *stops) if p]
         guide = parse_wishes(task, planner, avoid=avoid, guides=guides, keep=keep)
-        return cls(task, start_observation, target or (), stops, guide, seed)
+        return cls(task, start_observation, target or (), stops, guide, seed, others)
 
     @property
     def start_position(self) -> NDArray[np.float64]:
@@ -89,7 +107,7 @@ class Request:
     @property
     def marks(self) -> tuple[Mark, ...]:
         """What was asked for, as pictures show it."""
-        return (*marks_of(self.guide), *(Spot(v[0], v[1]) for v in self.vias if len(v) > 1))
+        return (*marks_of(self.guide), *spots(self.vias))
 
 
 def answer(planner: TrajectoryPlanner, request: Request, **options: Any) -> Plan:
@@ -137,12 +155,13 @@ def describe(request: Request, plan: Plan) -> str:
 
 def draw(request: Request, plan: Plan, path: Path, *, unguided: Plan | None = None) -> None:
     """Write the answer as .json, or as a picture or video; there beside the plan without the guide, if given."""
-    from .render import colour_top, frames_side_by_side, plan_frames, plan_picture, side_by_side
+    from .render import colour_top, frames_side_by_side, side_by_side
     from .video import save_picture, save_video
 
-    task, looks = request.task, _looks(request)
-    title = " + ".join(plan.guides)
-    if unguided is not None:
+    task, title = request.task, " + ".join(plan.guides)
+    plan_picture, plan_frames = drawing_of(task, request.start_position)
+    looks = _looks(request)
+    if unguided is not None and not drawn_as_arm(task):
         looks["scale_to"] = max(colour_top(task, each, request.marks) for each in (plan, unguided))
     if path.suffix == ".json":
         write_json(
@@ -177,7 +196,7 @@ def draw(request: Request, plan: Plan, path: Path, *, unguided: Plan | None = No
 
 
 def _looks(request: Request) -> dict[str, Any]:
-    return {"start": request.start_position, "goal": request.goal or None, "marks": request.marks}
+    return {"goal": request.goal or None, "marks": request.marks}
 
 
 def film_of(planner: TrajectoryPlanner, request: Request, path: Path, **options: Any) -> None:
@@ -196,7 +215,7 @@ def film_of(planner: TrajectoryPlanner, request: Request, path: Path, **options:
         guide=request.guide,
         **options,
     )
-    frames = film_frames(request.task, [s.numpy() for s in steps], **_looks(request))
+    frames = film_frames(request.task, [s.numpy() for s in steps], start=request.start_position, **_looks(request))
     save_video(path, frames, fps=6)
 
 

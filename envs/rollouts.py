@@ -17,14 +17,15 @@ from diffplan.planner.execution import Rollout, plan_in_force
 from diffplan.planner.guides import Guide
 from diffplan.planner.pipeline import TrajectoryPlanner
 
+from .arm_rollouts import ArmEpisode, arm_curves, arm_film, drawn_as_arm
 from .control import check_controller, executor_for
 from .hand_rollouts import describe_hand, hand_film
 from .records import rollout_record, write_json
 from .robot_rollouts import describe_robot, drawn_by_mujoco, frames_per_second, robot_film, save_returns
 from .runs import exact_command, versions
 from .simulators import Simulators
-from .tasks import HandTask, RobotTask, Task
-from .wishes import check_placed, feasible_for, guides_for, marks_of, parse_wishes, places_at
+from .tasks import ArmTask, HandTask, RobotTask, Task
+from .wishes import check_placed, feasible_for, guides_for, marks_of, parse_wishes, places_at, spots
 
 DRAW_EVERY = 4  # environment steps
 LINGER = 60  # steps that are shown after the goal was reached
@@ -43,6 +44,8 @@ class Ride:
     replan_every: int = 20
     controller: str = "auto"
     pictures: bool = False
+    vias: tuple[tuple[float, ...], ...] = ()
+    or_goals: tuple[tuple[float, ...], ...] = ()
 
     @classmethod
     def parse(
@@ -59,17 +62,23 @@ class Ride:
         replan_every: int | None = None,
         controller: str = "auto",
         pictures: bool = False,
+        via: Sequence[str] = (),
+        or_goal: Sequence[str] = (),
     ) -> Ride:
         """From the command line's words; errors as for `requests.Request.parse`."""
         check_placed(task, goal, start)
         target = None if goal is None else task.parse_point(goal, "goal")
         place = None if start is None else task.parse_point(start, "start")
+        vias = tuple(task.parse_point(v, "via") for v in via)
+        others = tuple(task.parse_point(g, "goal") for g in or_goal)
         guides = guides_for(task, guides)
         if not pin_goal and not guides:
             raise ValueError("without a goal guides have to lead: give one that does, such as --guide return@3")
+        if not pin_goal and (vias or others):
+            raise ValueError("--via and --or-goal need a goal that the planner is told: leave --no-goal out")
         with Simulators(task, 1, start=place, goal=target) as simulators:
             observations, goals = simulators.reset([seed])
-        keep = [p for p in (*places_at(task, observations[0]), *(g.tolist() for g in goals)) if p]
+        keep = [p for p in (*places_at(task, observations[0]), *(g.tolist() for g in goals), *vias, *others) if p]
         guide = parse_wishes(task, planner, avoid=avoid, guides=guides, keep=keep)
         check_controller(task, planner, controller)
         return cls(
@@ -82,6 +91,8 @@ class Ride:
             replan_every or task.replan_every,
             controller,
             pictures,
+            vias,
+            others,
         )
 
 
@@ -109,6 +120,8 @@ def execute(planner: TrajectoryPlanner, ride: Ride, **options: Any) -> Iterator[
             replan_every=ride.replan_every,
             guide=ride.guide,
             pin_goal=ride.pin_goal,
+            vias=ride.vias,
+            or_goals=ride.or_goals,
             feasible=feasible_for(task, ride.guide),
             **options,
         )
@@ -150,7 +163,10 @@ def describe(ride: Ride, result: Result) -> str:
 
 
 def save(ride: Ride, result: Result, path: Path, *, unguided: Result | None = None) -> None:
-    """Write the episode as .json, .gif or .mp4; there beside the one without the guide, if that is given."""
+    """Write the episode as .json, .gif or .mp4, there beside the one without the guide, if that is given.
+
+    As .png, of an arm, its coordinates as they were planned and as they came.
+    """
     if path.suffix == ".json":
         write_json(
             path,
@@ -158,7 +174,11 @@ def save(ride: Ride, result: Result, path: Path, *, unguided: Result | None = No
         )
         return
     from .render import colour_top, frames_side_by_side
-    from .video import save_video
+    from .video import save_picture, save_video
+
+    if path.suffix == ".png" and isinstance(ride.task, ArmTask):
+        save_picture(path, arm_curves(ride.task, ArmEpisode.of(result.rollout, ride.seed)))
+        return
 
     shared: dict[str, Any] = {}
     if unguided is not None and ride.task.spec.position:
@@ -170,8 +190,25 @@ def save(ride: Ride, result: Result, path: Path, *, unguided: Result | None = No
     save_video(path, frames, fps=pace(ride.task))
 
 
+def check_drawn(task: Task, path: Path) -> None:
+    """Refuse a picture of a rollout of which there are only films.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if path.suffix == ".png" and not isinstance(task, ArmTask):
+        raise ValueError(f"output {path}: a rollout of {task.name} is drawn as a film; use .gif or .mp4")
+
+
+def has_pictures(task: Task) -> bool:
+    """Whether the simulator's own pictures belong to a rollout's film; the arm's film is drawn afterwards."""
+    return isinstance(task, HandTask) or (bool(task.spec.position) and not isinstance(task, ArmTask))
+
+
 def pace(task: Task) -> int:
     """Frames per second of a rollout's film."""
+    if drawn_as_arm(task):
+        return round(1 / task.spec.dt_seconds)
     return round(frames_per_second(task) if drawn_by_mujoco(task) else 1 / (DRAW_EVERY * task.spec.dt_seconds))
 
 
@@ -189,6 +226,9 @@ def _frames(ride: Ride, result: Result, *, title: str | None = None, **looks: An
 
     rollout, words = result.rollout, () if ride.guide is None else ride.guide.describe()
     title = " + ".join(words) if title is None else title
+    if drawn_as_arm(ride.task):
+        marks = (*marks_of(ride.guide), *spots(ride.vias))
+        return arm_film(ride.task, ArmEpisode.of(rollout, ride.seed), marks=marks, title=title)
     if drawn_by_mujoco(ride.task):
         plans = [p.ahead() for p in rollout.plans]
         return robot_film(ride.task, rollout.states, rollout.rewards, rollout.plan_steps, plans, title=title)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from diffplan.planner.guides import Box, Disc, Guide, Mark, Surroundings, avoid, parse_guide, parse_guides
+from diffplan.planner.guides import Box, Disc, Guide, Mark, Spot, Surroundings, avoid, parse_guide, parse_guides
 from diffplan.planner.pipeline import Feasible, TrajectoryPlanner
 from diffplan.planner.plan import Plan
 
@@ -137,6 +137,11 @@ def obstacles(guide: Guide | None) -> list[Disc | Box]:
 def marks_of(guide: Guide | None) -> tuple[Mark, ...]:
     """What a guide looks like in pictures."""
     return () if guide is None else guide.marks
+
+
+def spots(points: Sequence[Sequence[float]]) -> tuple[Mark, ...]:
+    """What points (P,) to pass on the way look like; with fewer than two positions they have no look."""
+    return tuple(Spot(*point[:3]) for point in points if len(point) > 1)
 
 
 def marks_in(lines: Sequence[str]) -> tuple[Mark, ...]:

@@ -108,6 +108,10 @@ class Executor:
         pin_goal: pin the environments' goals; without it plans are only pulled by the guide.
         keep_plans: hold every plan in the rollouts; off for long or wide runs.
         hasten: plans are followed along the fastest course that this finds for each (see `racing`), at tempo 1.
+        vias: positions (P,) that every environment is to pass in this order on the way to its goal.
+        passed_within: distance, in position units, at which one counts as passed.
+        or_goals: positions (P,) that will do as well as an environment's own goal: whichever is reached soonest from
+            where its episode begins.
         **options: further fields of `options.Sampling`.
     """
 
@@ -125,6 +129,9 @@ class Executor:
         pin_goal: bool = True,
         keep_plans: bool = True,
         hasten: Hasten | None = None,
+        vias: Sequence[Sequence[float]] = (),
+        passed_within: float = 0.25,
+        or_goals: Sequence[Sequence[float]] = (),
         **options: object,
     ) -> None:
         if replan_every < 1:
@@ -134,7 +141,9 @@ class Executor:
         self.planner, self.environments, self.controller = planner, environments, controller
         self.replan_every, self.guide, self.tempo, self.tolerance = replan_every, guide, tempo, tolerance
         self.feasible, self.pin_goal, self.keep_plans, self.options = feasible, pin_goal, keep_plans, options
-        self.hasten = hasten
+        if (len(vias) or len(or_goals)) and not pin_goal:
+            raise ValueError("vias and goals to choose from need a pinned goal: leave pin_goal=False out")
+        self.hasten, self.vias, self.passed_within, self.or_goals = hasten, vias, passed_within, or_goals
         self.plan_seconds: list[float] = []
 
     def run(self, *, steps: int, seeds: Sequence[int]) -> list[Rollout]:
@@ -152,7 +161,8 @@ class Executor:
             raise ValueError(f"steps={steps} and the number of seeds ({len(seeds)}) must be at least 1")
         generators = [torch.Generator().manual_seed(s) for s in seeds]
         observations, goals = self.environments.reset(seeds)
-        self.goals = goals
+        self.goals = goals = self._nearest(observations, goals, seeds)
+        self._ahead = [list(self.vias) for _ in seeds]
         self._seen = [[o] for o in observations]
         ended = np.zeros(len(seeds), dtype=bool)
         flights: list[_Flight] = []
@@ -160,7 +170,7 @@ class Executor:
             turn = step % self.replan_every
             fresh = self._due(flights, observations, turn) & ~ended
             if turn == 0 or fresh.any():
-                flights = self._replan(flights, fresh, observations, goals, generators)
+                flights = self._replan(flights, fresh, observations, generators)
                 references = iter(_references(flights, min(self.replan_every - turn, steps - step), self.tempo))
                 ahead = next(references)
             plans = tuple(f.driven for f in flights) if self.keep_plans else ()
@@ -175,6 +185,7 @@ class Executor:
             for flight, seen, now in zip(flights, self._seen, observations, strict=True):
                 flight.age += self.tempo
                 seen.append(now)
+            self._pass(flights, observations)
             yield Moment(step + 1, observations, actions, rewards, ended, plans, fresh)
             if ended.all():
                 return
@@ -204,7 +215,7 @@ class Executor:
         if not flights:
             return np.ones(len(observations), dtype=bool)
         if turn:
-            return np.array([not f.final and f.age >= f.way.steps for f in flights])
+            return np.array([f.passed or (not f.final and f.age >= f.way.steps) for f in flights])
         return np.array([not self._kept(f, o) for f, o in zip(flights, observations, strict=True)])
 
     def _kept(self, flight: _Flight, observation: Array) -> bool:
@@ -219,28 +230,54 @@ class Executor:
         off = here - flight.way.reference(np.array([flight.age])).position[0]
         return bool(np.linalg.norm(off) <= self.tolerance)
 
-    def _aims(self, observation: Array, goal: Array, nearer: bool) -> Sequence[Sequence[float]]:
+    def _nearest(self, observations: Array, goals: Array, seeds: Sequence[int]) -> Array:
+        """Each environment's goal (B, P): its own, or one of those that would do as well and is reached sooner."""
+        if not len(self.or_goals):
+            return goals
+        known: dict[str, Any] = {"vias": self.vias, "guide": self.guide, "feasible": self.feasible, **self.options}
+        made = []
+        for observation, own, seed in zip(observations, goals, seeds, strict=True):
+            choice = [own.tolist(), *self.or_goals]
+            best, _ = self.planner.nearest(
+                observation.tolist(), choice, generator=torch.Generator().manual_seed(seed), **known
+            )
+            made.append(choice[best])
+        return np.array(made, dtype=goals.dtype)
+
+    def _pass(self, flights: list[_Flight], observations: Array) -> None:
+        """Strike off the vias that environments are at; what is planned is then over."""
+        for i, observation in enumerate(observations):
+            here = observation[self.planner.spec.position_indices]
+            if self._ahead[i] and np.linalg.norm(here - self._ahead[i][0]) <= self.passed_within:
+                self._ahead[i].pop(0)
+                flights[i].passed = True
+
+    def _aims(self, i: int, observation: Array, nearer: bool) -> Sequence[Sequence[float]]:
         """Where to plan to, one after another: nowhere in particular, the goal, or first a stop on the way to it."""
+        goal = self._ahead[i][0] if self._ahead[i] else self.goals[i].tolist()
         if not len(goal) or not self.pin_goal:
             return ()
         one_leg = self.options.get("legs") in (None, 1) and self.planner.sampling.legs == 1
-        return self.planner.stops(observation.tolist(), goal.tolist(), nearer=nearer) if one_leg else (goal.tolist(),)
+        return self.planner.stops(observation.tolist(), goal, nearer=nearer) if one_leg else (goal,)
 
     def _replan(
         self,
         flights: list[_Flight],
         due: NDArray[np.bool_],
         observations: Array,
-        goals: Array,
         generators: Sequence[torch.Generator],
     ) -> list[_Flight]:
-        """New plans for those that are due, all in one batch; those that found no way try for a nearer stop."""
-        who = np.flatnonzero(due).tolist()
-        if not who:
-            return flights
-        aims = {i: self._aims(observations[i], goals[i], False) for i in who}
-        fresh = self._flights(aims, flights, observations, generators)
-        lost = {i: self._aims(observations[i], goals[i], True) for i in who if fresh[i].blocked}
+        """New plans for those that are due: one batch of those that go on from a plan, one of those that do not.
+
+        Those that found no way try for a nearer stop.
+        """
+        who: list[int] = np.flatnonzero(due).tolist()
+        anew = [i for i in who if not flights or flights[i].passed]  # what led to a via says nothing of what is next
+        fresh: dict[int, _Flight] = {}
+        for group, before in ((anew, []), ([i for i in who if i not in anew], flights)):
+            aims = {i: self._aims(i, observations[i], False) for i in group}
+            fresh |= self._flights(aims, before, observations, generators) if group else {}
+        lost = {i: self._aims(i, observations[i], True) for i in who if fresh[i].blocked}
         lost = {i: aim for i, aim in lost.items() if len(aim) > 1}
         if lost:
             again = self._flights(lost, [], observations, generators)
@@ -272,7 +309,8 @@ class Executor:
         ways = plans if self.hasten is None else self.hasten(plans)
         self.plan_seconds.append(plans[0].seconds + time.perf_counter() - began)
         return {
-            i: _Flight(plan, way, len(aim) <= 1) for (i, aim), plan, way in zip(aims.items(), plans, ways, strict=True)
+            i: _Flight(plan, way, final=len(aim) <= 1 and not self._ahead[i])
+            for (i, aim), plan, way in zip(aims.items(), plans, ways, strict=True)
         }
 
 
@@ -280,13 +318,15 @@ class Executor:
 class _Flight:
     """A plan, the way it is followed (itself, or a course), and how far that has been gone, in its own steps.
 
-    `final` says whether it ends at the goal, not at a stop on the way there.
+    `final` says whether it ends at the goal, not at a stop or via on the way there; `passed` whether its via was
+    passed, so that there is another place to go to.
     """
 
     plan: Plan
     way: Way
     final: bool = True
     age: float = 0.0
+    passed: bool = False
 
     @cached_property
     def driven(self) -> Plan:

@@ -254,6 +254,37 @@ class TrajectoryPlanner(DiffusionPipeline):
 
         return through(np.asarray(start, dtype=np.float32), stops, leg=leg, between=between, blocked=self.blocked)
 
+    def nearest(
+        self,
+        start: Sequence[float] | Tensor,
+        goals: Sequence[Sequence[float]],
+        *,
+        vias: Sequence[Sequence[float]] = (),
+        **options: Any,
+    ) -> tuple[int, Plan]:
+        """Which of several goals is reached soonest, and the route to it as it is driven.
+
+        A way that leads where the data shows none, or that the caller's check refuses, is taken only if all do.
+
+        Args:
+            start: observation (O,).
+            goals: positions (P,).
+            vias: positions (P,) to pass before, in order.
+            **options: as for `route`, the same generator's noise for each goal.
+        """
+        if not len(goals):
+            raise ValueError("give at least one goal to choose from")
+        generator, check = options.pop("generator", None) or torch.Generator().manual_seed(0), options.get("feasible")
+        before, ways = generator.get_state(), []
+        for goal in goals:
+            generator.set_state(before)
+            plan = self.route(start, [*vias, goal], generator=generator, **options)
+            way = plan if plan.guides else self.raced(plan)
+            refused = self.blocked(plan) or (check is not None and not check(way)[0])
+            ways.append((refused, way.steps, way))
+        best = min(range(len(ways)), key=lambda i: ways[i][:2])
+        return best, ways[best][2]
+
     def raced(self, plan: Plan) -> Plan:
         """The plan as it is driven: each candidate's fastest course; the plan itself where no plant tells."""
         if self.plant is None:

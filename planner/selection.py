@@ -82,7 +82,8 @@ def judge(
                 noise = draw_noise(generators, len(clean) // len(generators), clean.shape[1:], clean.device)
                 noisy = torch.where(pinned, clean, alpha * clean + (1 - alpha**2).sqrt() * noise)
                 bias += (predict(noisy, t, pinned, values) - clean)[..., columns] / draws
-            doubt = torch.maximum(doubt, worst_before_arrival(spec, trajectories, bias.square().sum(-1)[:, :-1]))
+            off = bias.square().sum(-1)[:, 1:]  # of the token that each step leads to: a leap to the goal is one, too
+            doubt = torch.maximum(doubt, worst_before_arrival(spec, trajectories, off))
     return Verdict(arrivals, worst, doubt)
 
 

@@ -189,8 +189,10 @@ def arm_tasks() -> dict[str, Task]:
     """Each skill of the arm."""
     settings: dict[str, Any] = {
         "episode_steps": 50,
+        "held_at_end": True,
         "replan_every": 4,
         "tolerance": -1.0,
+        "passed_within": 0.03,
         "avoid_clearance": 0.02,
         "action_limit": 1.0,
         "collect_steps": 300_000,

@@ -46,6 +46,7 @@ class Task:
         spec: columns, duration of a step, and stride.
         horizon: tokens per plan.
         episode_steps: length of an evaluation episode.
+        held_at_end: an episode is a success if its last step is rewarded; otherwise any step will do.
         together: episodes that are run side by side at most, for environments that take much memory; 0 for any number.
         width: channels of the network's first level.
         multipliers: channels of each level as multiples of it.
@@ -53,6 +54,7 @@ class Task:
         replan_every: environment steps between plans.
         tolerance: distance from a plan, in position units, up to which one that is about to arrive is kept; below 0
             none ever is.
+        passed_within: distance from a via, in position units, at which it counts as passed.
         gains: (p, d) of the tracking controller; None executes planned actions.
         action_limit: planned actions are clipped to [-limit, limit]; None leaves them alone.
         feedforward: share of the planned action beside tracking.
@@ -78,12 +80,14 @@ class Task:
     spec: TrajectorySpec
     horizon: int = 32
     episode_steps: int = 1000
+    held_at_end: bool = False
     together: int = 0
     width: int = 32
     multipliers: tuple[int, ...] = (1, 2, 4)
     minutes: float = 10.0
     replan_every: int = 20
     tolerance: float = 0.25
+    passed_within: float = 0.25
     gains: tuple[float, float] | None = None
     action_limit: float | None = None
     feedforward: float = 0.0

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from diffplan.planner.episodes import Episodes
+from diffplan.planner.options import Sampling
+from diffplan.planner.plan import Plan
 from diffplan.planner.plant import Plant
 from diffplan.planner.returns import ReturnModel
 from diffplan.planner.spec import TrajectorySpec
@@ -74,3 +76,36 @@ def make_plant() -> Callable[..., Plant]:
         return plant
 
     return make
+
+
+class Hesitant:
+    """Plans straight to the goal and takes its time, for a mass in the plane."""
+
+    SPEED = 0.4  # position units per second
+
+    def __init__(self, spec) -> None:
+        self.spec, self.sampling = spec, Sampling()
+
+    def problem(self, start, goal=None):
+        return np.array(start), np.array(goal)
+
+    def stops(self, start, goal, *, nearer=False):
+        return [goal]
+
+    def plan_many(self, problems, **_):
+        return [self._straight(*problem) for problem in problems]
+
+    def _straight(self, start, goal):
+        way = goal - start[:2]
+        tokens = 2 + int(np.linalg.norm(way) / (self.SPEED * self.spec.token_seconds))
+        made = np.zeros((1, tokens, self.spec.width), np.float32)
+        made[0, :, self.spec.position_columns] = (start[:2] + np.linspace(0, 1, tokens)[:, None] * way).T
+        made[0, :-1, self.spec.velocity_columns] = (way / tokens / self.spec.token_seconds)[:, None]
+        made[0, 0, self.spec.velocity_columns] = start[2:]
+        nothing = np.zeros(1)
+        return Plan(self.spec, made, np.array([tokens - 1]), nothing, nothing, nothing)
+
+
+@pytest.fixture
+def hesitant(spec: TrajectorySpec) -> Hesitant:
+    return Hesitant(spec)

@@ -8,8 +8,7 @@ import torch
 
 from diffplan.planner.controllers import PlannedActions, RacingController, TrackingController
 from diffplan.planner.execution import Executor
-from diffplan.planner.options import Sampling
-from diffplan.planner.plan import Plan, Reference
+from diffplan.planner.plan import Reference
 from diffplan.planner.racing import courses
 
 DT = 0.1
@@ -179,34 +178,6 @@ def test_a_tempo_that_cannot_be_is_refused(planner, tempo):
         Executor(planner, None, controller=PlannedActions(), tempo=tempo)  # type: ignore[arg-type]
 
 
-class Hesitant:
-    """Plans straight to the goal and takes its time, for a mass in the plane."""
-
-    SPEED = 0.4  # position units per second
-
-    def __init__(self, spec) -> None:
-        self.spec, self.sampling = spec, Sampling()
-
-    def problem(self, start, goal=None):
-        return np.array(start), np.array(goal)
-
-    def stops(self, start, goal, *, nearer=False):
-        return [goal]
-
-    def plan_many(self, problems, **_):
-        return [self._straight(*problem) for problem in problems]
-
-    def _straight(self, start, goal):
-        way = goal - start[:2]
-        tokens = 2 + int(np.linalg.norm(way) / (self.SPEED * self.spec.token_seconds))
-        made = np.zeros((1, tokens, self.spec.width), np.float32)
-        made[0, :, self.spec.position_columns] = (start[:2] + np.linspace(0, 1, tokens)[:, None] * way).T
-        made[0, :-1, self.spec.velocity_columns] = (way / tokens / self.spec.token_seconds)[:, None]
-        made[0, 0, self.spec.velocity_columns] = start[2:]
-        nothing = np.zeros(1)
-        return Plan(self.spec, made, np.array([tokens - 1]), nothing, nothing, nothing)
-
-
 class Far(PointMass):
     """The same from rest, with goals 2 to 5 units away."""
 
@@ -250,8 +221,8 @@ class TestHastened:
             made.append(int(np.flatnonzero(away)[-1]) + 1)
         return made
 
-    def test_it_is_there_sooner_and_stays(self, spec, hasty):
-        planner, seeds = Hesitant(spec), [0, 1, 2]
+    def test_it_is_there_sooner_and_stays(self, hesitant, hasty):
+        planner, seeds = hesitant, [0, 1, 2]
         options = {"replan_every": 10, "tolerance": 0.25}
         slow = self.arrivals(executor(planner, Far(), **options).run(steps=300, seeds=seeds))
         rollouts = executor(planner, Far(), **options, **hasty).run(steps=300, seeds=seeds)
@@ -262,9 +233,9 @@ class TestHastened:
             reach = np.abs(rollout.goal - rollout.states[0, :2]).max()
             assert early * DT > 2 * np.sqrt(max(reach - 0.05, 0)) - 2 * DT  # nothing is faster than physics
 
-    def test_time_is_near_the_best_there_is(self, spec, hasty):
+    def test_time_is_near_the_best_there_is(self, hesitant, hasty):
         """From rest to rest with force 1 along the longer axis: 2 sqrt(d), and a reserve."""
-        planner = Hesitant(spec)
+        planner = hesitant
         rollouts = executor(planner, Far(), replan_every=1000, **hasty).run(steps=100, seeds=[3, 4, 5])
         for rollout, steps in zip(rollouts, self.arrivals(rollouts), strict=True):
             reach = np.abs(rollout.goal - rollout.states[0, :2]).max()
@@ -275,22 +246,22 @@ class TestHastened:
         rollouts = executor(planner, Far(), replan_every=1000, **hasty).run(steps=120, seeds=[0, 1, 2])
         assert max(self.arrivals(rollouts)) < 110
 
-    def test_side_by_side_equals_one_after_another(self, spec, hasty):
+    def test_side_by_side_equals_one_after_another(self, hesitant, hasty):
         """Among ways that are all short enough to have as many points."""
-        planner = Hesitant(spec)
+        planner = hesitant
         together = executor(planner, Near(), **hasty).run(steps=15, seeds=[3, 4, 5])
         for i, seed in enumerate((3, 4, 5)):
             (alone,) = executor(planner, Near((1000,)), **hasty).run(steps=15, seeds=[seed])
             np.testing.assert_allclose(together[i].states, alone.states, atol=1e-5)
             assert together[i].plan_steps == alone.plan_steps
 
-    def test_replanning_begins_where_the_plan_is_by_then(self, spec, hasty):
+    def test_replanning_begins_where_the_plan_is_by_then(self, hesitant, hasty):
         """A hastened plan is older than the steps since it was made."""
-        planner, told = Hesitant(spec), []
+        planner, told = hesitant, []
 
         def plan_many(problems, *, previous=None, **rest):
             told.append(previous)
-            return Hesitant.plan_many(planner, problems, **rest)
+            return type(planner).plan_many(planner, problems, **rest)
 
         planner.plan_many = plan_many
         executor(planner, Far(), replan_every=10, **hasty).run(steps=11, seeds=[0, 1, 2])
@@ -298,7 +269,7 @@ class TestHastened:
         for plan, age in told[1]:
             assert 10 < age <= plan.steps
 
-    def test_planning_seconds_include_the_hurry(self, spec, hasty):
-        runner = executor(Hesitant(spec), Far(), **hasty)
+    def test_planning_seconds_include_the_hurry(self, hesitant, hasty):
+        runner = executor(hesitant, Far(), **hasty)
         runner.run(steps=1, seeds=[0, 1, 2])
         assert runner.plan_seconds[0] > 1e-4

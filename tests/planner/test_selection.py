@@ -79,6 +79,17 @@ def test_a_path_unlike_the_data_is_implausible(spec, exact_denoiser, select, loo
 
 
 @pytest.mark.parametrize(("select", "looked_at"), DOUBTING)
+@pytest.mark.parametrize("arrived_at", [1, 3, 5])
+def test_a_leap_to_the_goal_is_implausible_however_soon(spec, exact_denoiser, select, looked_at, arrived_at):
+    levels = make_scheduler(train_steps=32).alphas_cumprod
+    plans = torch.zeros(2, 6, spec.width)
+    plans[..., spec.arrived] = torch.where(torch.arange(6) >= arrived_at, 1.0, -1.0)
+    plans[1, arrived_at:, spec.position_columns[0]] = 3.0
+    verdict = judged(spec, plans, exact_denoiser(0.0, 0.1, levels), levels, select)
+    assert verdict.implausibility[1] > 5 > 0.5 > verdict.implausibility[0]
+
+
+@pytest.mark.parametrize(("select", "looked_at"), DOUBTING)
 def test_only_the_unprompted_judgement_is_not_told_the_end(spec, select, looked_at, generator):
     levels = make_scheduler(train_steps=32).alphas_cumprod
     pinned = torch.rand(3, 6, spec.width, generator=generator) < 0.4
