@@ -62,7 +62,7 @@ def plan(
     if film:
         check_output(film, allowed=(".gif", ".mp4"))
     from diffplan.envs.backend import use_backend
-    from diffplan.envs.requests import Request, answer, describe, draw, film_of
+    from diffplan.envs.requests import Request, answer, describe, draw, film_of, settle
     from diffplan.envs.runs import load_planner
     from diffplan.envs.tasks import ArmTask
 
@@ -76,6 +76,7 @@ def plan(
         raise ValueError("--compare draws a plan with guides beside one without: give --guide or --avoid")
     options: dict[str, Any] = {"candidates": candidates, "steps": steps, "sampler": sampler}
     options |= {"guidance": guidance, "legs": legs}
+    request = settle(planner, request, **options)
     made = answer(planner, request, **options)
     unguided = answer(planner, replace(request, guide=None), **options) if compare else None
     print(describe(request, made))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ class Request:
         with Simulators(task, 1, start=place, goal=target) as simulators:
             observations, _ = simulators.reset([seed])
         start_observation = tuple(observations[0].tolist())
-        keep = [p for p in (*places_at(task, start_observation), target, *stops) if p]
+        keep = [p for p in (*places_at(task, start_observation), target, *stops, *others) if p]
         guide = parse_wishes(task, planner, avoid=avoid, guides=guides, keep=keep)
         return cls(task, start_observation, target or (), stops, guide, seed, others)
 
@@ -108,6 +108,17 @@ class Request:
     def marks(self) -> tuple[Mark, ...]:
         """What was asked for, as pictures show it."""
         return (*marks_of(self.guide), *spots(self.vias))
+
+
+def settle(planner: TrajectoryPlanner, request: Request, **options: Any) -> Request:
+    """The request with one goal: of those that would do, the one that is reached soonest."""
+    if not request.or_goals:
+        return request
+    goals, check = [request.goal, *request.or_goals], feasible_for(request.task, request.guide)
+    known: dict[str, Any] = {"vias": request.vias, "guide": request.guide, "feasible": check}
+    generator = torch.Generator().manual_seed(request.seed)
+    best, _ = planner.nearest(request.start, goals, generator=generator, **known, **options)
+    return replace(request, goal=tuple(goals[best]), or_goals=())
 
 
 def answer(planner: TrajectoryPlanner, request: Request, **options: Any) -> Plan:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffplan.planner.execution import Rollout, plan_in_force
+from diffplan.planner.execution import Executor, Rollout, plan_in_force
 from diffplan.planner.guides import Guide
 from diffplan.planner.pipeline import TrajectoryPlanner
 
@@ -129,7 +129,7 @@ def execute(planner: TrajectoryPlanner, ride: Ride, **options: Any) -> Iterator[
             moments.append(moment)
             if ride.pictures and moment.step % DRAW_EVERY == 0:
                 pictures.append(simulators.render())
-            if reached is None and len(executor.goals[0]) and task.reached(moment.observations[0], executor.goals[0]):
+            if reached is None and _is_there(task, executor, moment.observations[0]):
                 reached = moment.step
             if reached is not None and moment.step >= reached + LINGER:
                 break
@@ -139,6 +139,12 @@ def execute(planner: TrajectoryPlanner, ride: Ride, **options: Any) -> Iterator[
         rollout = executor.rollouts(moments)[0]
         faults = tuple(simulators.faults.values())
     yield Result(rollout, reached, tuple(executor.plan_seconds), tuple(pictures), faults)
+
+
+def _is_there(task: Task, executor: Executor, observation: NDArray[Any]) -> bool:
+    """Whether the goal is reached, after all that was to be passed before."""
+    goal = executor.goals[0]
+    return bool(len(goal)) and not executor.vias_left[0] and bool(task.reached(observation, goal))
 
 
 def describe(ride: Ride, result: Result) -> str:

@@ -190,6 +190,11 @@ class Executor:
             if ended.all():
                 return
 
+    @property
+    def vias_left(self) -> list[int]:
+        """How many vias each environment has still to pass."""
+        return [len(ahead) for ahead in self._ahead]
+
     def rollouts(self, moments: Sequence[Moment]) -> list[Rollout]:
         """One record per environment, cut where its episode ended."""
         first, rest = moments[0], moments[1:]

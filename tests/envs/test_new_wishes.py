@@ -1,0 +1,91 @@
+"""Wishes that no planner was trained for, executed with the one that ships: an order, a choice, a region."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from diffplan.envs.requests import Request, answer, settle
+from diffplan.envs.rollouts import Ride, execute
+from diffplan.envs.runs import SHIPPED, load_planner
+
+START, NEAR, FAR, CORNER = "cell:3,1", "cell:1,1", "cell:1,2", "cell:1,3"
+"""The umaze is a U on its side: from (3, 1) along its way lie (3, 3), (1, 3), (1, 2) and (1, 1)."""
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_planner(SHIPPED, device="cpu", task="multi2d-umaze")
+
+
+@pytest.fixture(scope="module")
+def ride(shipped):
+    planner, task = shipped
+
+    def ride(**words):
+        *_, result = execute(planner, Ride.parse(task, planner, **words))
+        return result
+
+    return ride
+
+
+def when_near(result, place, within=0.25) -> int:
+    gaps = np.linalg.norm(result.rollout.states[:, :2] - np.asarray(place), axis=1)
+    assert gaps.min() <= within + 1e-6
+    return int(np.flatnonzero(gaps <= within)[0])
+
+
+class TestOrder:
+    def test_back_and_forth_is_done_in_order(self, ride, shipped):
+        """First to the end of the U, then back to its bend, though the bend lies on the way."""
+        _, task = shipped
+        end, bend = (task.maze.center(c) for c in ((1, 1), (2, 3)))
+        result = ride(start=START, goal="cell:2,3", via=["cell:1,1"])
+        assert result.reached_at is not None
+        there = when_near(result, end)
+        back = [np.hypot(*(s[:2] - bend)) for s in result.rollout.states[there:]]
+        assert back[-1] < 0.5
+
+    def test_a_via_that_cannot_be_is_refused(self, ride):
+        with pytest.raises(ValueError, match="via"):
+            ride(start=START, goal="cell:1,1", via=["cell:2,2"])
+
+    def test_without_a_goal_there_is_no_order(self, ride):
+        with pytest.raises(ValueError, match="leave --no-goal out"):
+            ride(goal="cell:1,1", via=["cell:1,2"], pin_goal=False, guides=["goal:x=1,y=1@1"])
+
+
+class TestChoice:
+    @pytest.mark.parametrize(("goal", "other"), [("cell:1,1", "cell:3,3"), ("cell:3,3", "cell:1,1")])
+    def test_the_nearer_along_the_way_is_chosen(self, shipped, ride, goal, other):
+        """As the crow flies (1, 1) is as near as (3, 3); around the wall it is three times as far."""
+        planner, task = shipped
+        nearer = task.maze.center((3, 3))
+        request = Request.parse(task, planner, start=START, goal=goal, or_goal=[other])
+        settled = settle(planner, request)
+        np.testing.assert_allclose(settled.goal, nearer)
+        np.testing.assert_allclose(answer(planner, settled).positions[0, -1], nearer, atol=1e-5)
+        result = ride(start=START, goal=goal, or_goal=[other])
+        np.testing.assert_allclose(result.rollout.goal, nearer, atol=1e-6)
+        assert result.reached_at is not None
+
+    def test_one_goal_is_settled_already(self, shipped):
+        planner, task = shipped
+        request = Request.parse(task, planner, start=START, goal=NEAR)
+        assert settle(planner, request) is request
+
+    def test_a_choice_needs_a_first(self, shipped):
+        planner, task = shipped
+        with pytest.raises(ValueError, match="give that too"):
+            Request.parse(task, planner, goal=None, or_goal=[FAR], guides=["length@1"])
+
+
+class TestRegion:
+    def test_it_ends_within_a_region_instead_of_at_a_point(self, ride, shipped):
+        _, task = shipped
+        x, y = task.maze.center((1, 3))
+        spec = f"region:x={x:g},y={y:g},radius=0.4@100"
+        for seed in (0, 1):
+            result = ride(start=START, goal=CORNER, pin_goal=False, guides=[spec], seed=seed)
+            gaps = np.linalg.norm(result.rollout.states[:, :2] - (x, y), axis=1)
+            assert gaps.min() <= 0.5
