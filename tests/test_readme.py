@@ -54,7 +54,7 @@ def test_commands_run_in_order(here):
             ]
         result = CliRunner().invoke(app, [*words, *SHORTER.get(words[0], [])])
         assert result.exit_code == 0, f"{command}\n{result.output}"
-    assert {"plan.png", "plan.gif", "film.gif", "rollout.gif", "again.gif", "large.json", "mine.gif"} <= {
+    assert {"plan.png", "plan.gif", "film.gif", "rollout.gif", "again.gif", "large.json", "mine.gif", "choice.gif"} <= {
         p.name for p in here.iterdir()
     }
 
@@ -62,7 +62,7 @@ def test_commands_run_in_order(here):
 def test_python_runs(here):
     space: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(compile(block, "README.md", "exec"), space)
     assert space["careful"].duration_seconds > space["plan"].duration_seconds
