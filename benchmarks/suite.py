@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from diffplan.envs.presets import Preset, find_preset
 from diffplan.envs.records import write_json
 from diffplan.envs.runs import RUNS, exact_command, find_run, load_planner, read_record, versions
-from diffplan.envs.tasks import MazeTask, RobotTask, Task, all_tasks, find_task
+from diffplan.envs.tasks import ArmTask, MazeTask, RobotTask, Task, all_tasks, find_task
 from diffplan.envs.training import train_run
 from diffplan.planner.training import TrainConfig
 
+from .arms import INVERSE, JOINT, arm_rows, compare_arms
 from .control import control_frequency, first_steps
 from .dials import cost_of_guidance, monotone, samplers, ways
 from .guiding import composition
@@ -44,6 +46,12 @@ SUITE |= {
     name: "train the planner, then measure it beside its data, that data's clone, and itself without a guide"
     for name, task in all_tasks().items()
     if isinstance(task, RobotTask)
+}
+
+SUITE |= {
+    name: "train planners of states and actions, and of states alone, then measure them beside expert, clone and chance"
+    for name, task in all_tasks().items()
+    if isinstance(task, ArmTask)
 }
 
 CONTROL_TASK = "halfcheetah-medium"
@@ -91,6 +99,9 @@ def run_benchmark(
     elif name == "control":
         report = yield from _control(run)
         header, *rows = control_rows(report)
+    elif isinstance(all_tasks().get(name), ArmTask):
+        report = yield from _arm(name, run, episodes)
+        header, *rows = arm_rows(report)
     elif isinstance(all_tasks().get(name), RobotTask):
         report = yield from _robot(name, run, episodes)
         header, *rows = locomotion_rows(report)
@@ -138,6 +149,18 @@ def _robot(name: str, run: str | None, episodes: int) -> Generator[str, None, di
     return report | {"training": training_record(folder), "calibration": _calibration(folder)}
 
 
+def _arm(name: str, run: str | None, episodes: int) -> Generator[str, None, dict[str, Any]]:
+    """The run (or one trained now) and beside it RUN-inverse, which plans states alone."""
+    task = find_task(name)
+    joint = yield from _trained(task, run, "default")
+    alone = joint.with_name(f"{joint.name}-inverse")
+    if not (alone / "run.json").is_file():
+        yield from _trained(task, None, "default", alone, actions="inverse")
+    folders = {JOINT: joint, INVERSE: alone}
+    report = yield from compare_arms({method: str(folder) for method, folder in folders.items()}, episodes, SEED)
+    return report | {"training": {method: training_record(folder) for method, folder in folders.items()}}
+
+
 def _control(run: str | None) -> Generator[str, None, dict[str, Any]]:
     task = find_task(CONTROL_TASK)
     folder = yield from _trained(task, run, "default")
@@ -154,13 +177,15 @@ def _control(run: str | None) -> Generator[str, None, dict[str, Any]]:
     return {"task": task.name, "seed": SEED, "first_steps": first, **speed, "training": training}
 
 
-def _trained(task: Task, run: str | None, preset: str, folder: Path | None = None) -> Generator[str, None, Path]:
+def _trained(
+    task: Task, run: str | None, preset: str, folder: Path | None = None, **changes: Any
+) -> Generator[str, None, Path]:
     """The folder of the run that was given, which must be of the task's data, or of one trained now."""
     if run is not None:
         load_planner(run, task=task.name)
         inner = find_run(run)
         return inner.parent if inner.name == "planner" else inner
-    settings = find_preset(preset, task)
+    settings = replace(find_preset(preset, task), **changes)
     into = folder or RUNS / f"bench-{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     minutes = settings.fit(task).minutes
     yield f"training {task.name}, preset {preset}, for {minutes:g} minutes into {into}"

@@ -70,7 +70,15 @@ def plan(
     if isinstance(chosen, ArmTask):
         use_backend()  # before mujoco is imported: it reads its backend once
     request = Request.parse(
-        chosen, planner, goal=goal, or_goal=or_goal or [], start=start, via=via or [], avoid=avoid or [], guides=guide or [], seed=seed
+        chosen,
+        planner,
+        goal=goal,
+        or_goal=or_goal or [],
+        start=start,
+        via=via or [],
+        avoid=avoid or [],
+        guides=guide or [],
+        seed=seed,
     )
     if compare and request.guide is None:
         raise ValueError("--compare draws a plan with guides beside one without: give --guide or --avoid")
