@@ -1,8 +1,8 @@
-"""MuJoCo's picture of the Fetch arm at its table, and the arm's posture where only its gripper is known.
+"""MuJoCo's picture of the Fetch arm at its table.
 
 `backend.use_backend` comes first: mujoco, imported here only to draw, reads its backend once.
 
-Shape letters: O observations, Q generalised positions, n rows, J joints of the arm.
+Shape letters: Q generalised positions, n points of a way.
 """
 
 from __future__ import annotations
@@ -17,19 +17,27 @@ from numpy.typing import ArrayLike, NDArray
 
 from diffplan.planner.guides.marks import Ball, Block, Box, Disc, Mark, Spot
 
-from .colours import AGENT, AHEAD, AVOID, FREE, GOAL, GREY, VIA, WALL, rgba
-from .decor import add_ball, add_box, add_column, add_thread, add_way
+from .arm_postures import Postures
+from .colours import AGENT, AHEAD, AVOID, FREE, GOAL, GREY, VIA, rgba
+from .decor import add_ball, add_box, add_column, add_geom, add_way
 from .tasks import ArmTask
-from .tasks.arms import FINGERS, GRIP, OBJECT, WITHIN, YAW
+from .tasks.arms import WITHIN
 from .video import Picture
 
 Array = NDArray[np.floating[Any]]
 
-JOINTS = ("shoulder_pan", "shoulder_lift", "upperarm_roll", "elbow_flex", "forearm_roll", "wrist_flex", "wrist_roll")
-CLOSE, ROUNDS, DAMPING = 2e-4, 40, 1e-4  # metres and radians that will do; how often it is tried; of the steps
-LARGEST_STEP = 0.05  # metres that the gripper is led in a round
 TABLE_TOP, COLUMN = 0.4, 0.5  # metres: height of the table, and of a column on it that has no end
-SPOT = 0.014  # metres, radius of a place to pass by
+SHADE = "#9ba5b2"
+COLOURS = {
+    "table0": "#dfe4ea",
+    "object0": AGENT,
+    "robot0:l_gripper_finger_link": VIA,
+    "robot0:r_gripper_finger_link": VIA,
+}
+FINE = 2  # pixels drawn per pixel shown, along either axis: smooth edges
+SLICES, STACKS = 20, 10  # of round shapes: most of the time is spent on them
+THROUGH = 0.25  # of what the arm hides that is seen through it
+SPOT, THREAD = 0.014, 0.0012  # metres, radii of a place to pass by and of thin rods
 
 
 @dataclass(frozen=True)
@@ -43,10 +51,10 @@ class Outlook:
 
 
 OUTLOOKS = {
-    "reach": Outlook((1.26, 0.75, 0.55), 1.55, 138, -20),
-    "push": Outlook((1.28, 0.75, 0.47), 1.35, 138, -28),
-    "pick-and-place": Outlook((1.26, 0.75, 0.56), 1.6, 138, -22),
-    "slide": Outlook((1.32, 0.75, 0.42), 1.9, 138, -30),
+    "reach": Outlook((1.32, 0.75, 0.56), 1.1, 122, -22),
+    "push": Outlook((1.34, 0.75, 0.46), 0.95, 122, -30),
+    "pick-and-place": Outlook((1.34, 0.75, 0.62), 1.15, 122, -24),
+    "slide": Outlook((1.36, 0.75, 0.42), 1.45, 118, -34),
 }
 
 
@@ -67,65 +75,25 @@ class ArmStage:
         env.close()
         _dress(self.model)
         self.data = mujoco.MjData(self.model)
-        self.model.vis.global_.offwidth, self.model.vis.global_.offheight = width, height
+        self.model.vis.global_.offwidth, self.model.vis.global_.offheight = FINE * width, FINE * height
         self.option, self.camera = mujoco.MjvOption(), _camera(OUTLOOKS[task.skill])
         self.option.sitegroup[:] = 0  # the environment's own goal among them
-        self._renderer = mujoco.Renderer(self.model, height, width)
+        self.postures = Postures(task, self.model, self.first)
+        self._know_bodies()
+        self._renderer = mujoco.Renderer(self.model, FINE * height, FINE * width)
+
+    def _know_bodies(self) -> None:
+        """Which bodies are the robot, and which have a shadow."""
+        hand = ("gripper_link", "r_gripper_finger_link", "l_gripper_finger_link")
+        shading = [f"robot0:{name}" for name in hand] + ["object0"] * self.task.has_object
+        bodies = [self.model.body(i).name for i in range(self.model.nbody)]
+        self._robot = [i for i, name in enumerate(bodies) if name.startswith("robot0:")]
+        self._shading = [self.model.body(name).id for name in shading]
 
     @property
     def scene(self) -> Any:
         """What `decor` is added to."""
         return self._renderer.scene
-
-    def poses(self, observations: ArrayLike) -> Array:
-        """(n, Q): the gripper, its fingers and the object where observations (n, O) have them, one after the other.
-
-        The arm's joints are in no observation: from where it begins an episode it follows the gripper, held upright,
-        by damped least squares. The simulator's own postures differ by hundredths of a radian where nothing is in
-        the way.
-        """
-        names, pose, made = self.task.spec.observation_names, self.first.copy(), []
-        for row in np.asarray(observations, dtype=float):
-            seen = dict(zip(names, row, strict=True))
-            self._place(pose, seen)
-            made.append(self._reached(pose, np.array([seen[n] for n in GRIP])))
-            pose = made[-1].copy()
-        return np.array(made)
-
-    def _place(self, pose: Array, seen: dict[str, float]) -> None:
-        """Put the fingers and the object of a pose (Q,) where they are seen."""
-        if not self.task.has_object:
-            return
-        fingers = [self.model.joint(f"robot0:{side}_gripper_finger_joint").qposadr[0] for side in "rl"]
-        pose[fingers] = [seen[n] for n in FINGERS]
-        free = self.model.joint("object0:joint").qposadr[0]
-        half = np.arctan2(seen[YAW[1]], seen[YAW[0]]) / 2
-        pose[free : free + 7] = [*(seen[n] for n in OBJECT), np.cos(half), 0, 0, np.sin(half)]
-
-    def _reached(self, pose: Array, grip: Array) -> Array:
-        """A pose (Q,) with its gripper led to a place (3,), or as near as the arm comes."""
-        import mujoco
-
-        joints = [self.model.joint(f"robot0:{name}_joint") for name in JOINTS]
-        angles, columns = [j.qposadr[0] for j in joints], [j.dofadr[0] for j in joints]
-        site, upright = self.model.site("robot0:grip").id, self._gripper(self.first)
-        self._move(pose)
-        for _ in range(ROUNDS):
-            error = _error(self.data.site_xpos[site], grip, self.data.site_xmat[site].reshape(3, 3), upright)
-            if np.abs(error).max() < CLOSE:
-                break
-            slopes = np.zeros((6, self.model.nv))
-            mujoco.mj_jacSite(self.model, self.data, slopes[:3], slopes[3:], site)
-            arm = slopes[:, columns]  # (6, J)
-            self.data.qpos[angles] += arm.T @ np.linalg.solve(arm @ arm.T + DAMPING * np.eye(6), error)
-            self._move(self.data.qpos)
-        return np.array(self.data.qpos)
-
-    def _gripper(self, pose: Array) -> Array:
-        """(3, 3) orientation of the gripper in a pose (Q,)."""
-        kept = np.array(pose)
-        self._move(kept)
-        return np.array(self.data.site("robot0:grip").xmat).reshape(3, 3)
 
     def _move(self, pose: Array) -> None:
         """Put the bodies and lights where a pose (Q,) has them, without dynamics."""
@@ -140,10 +108,18 @@ class ArmStage:
         """Begin a picture: the arm and the object in a pose (Q,), and nothing else."""
         self._move(pose)
         self._renderer.update_scene(self.data, self.camera, self.option)
+        self._add_shadow()
+
+    def _add_shadow(self) -> None:
+        """Below the hand and the object the table darkens: how high they are is seen there."""
+        for geom in self._geoms(self._shading):
+            place = (*geom.pos[:2], TABLE_TOP + 1e-3)
+            flat = add_geom(self.scene, geom.type, SHADE, size=geom.size, place=place)
+            flat.mat[:], flat.dataid = np.diag([1, 1, 1e-3]) @ geom.mat, geom.dataid
 
     def add_goal(self, goal: ArrayLike) -> None:
         """A translucent ball around a goal (3,): what counts as there."""
-        add_ball(self.scene, goal, WITHIN, GOAL, alpha=0.45)
+        add_ball(self.scene, goal, WITHIN, GOAL, alpha=0.4)
 
     def add_marks(self, marks: Sequence[Mark]) -> None:
         """Places to keep out of, translucent, and places to pass by."""
@@ -168,18 +144,32 @@ class ArmStage:
         else:
             add_ball(self.scene, (x, y, z), SPOT, VIA)
 
-    def add_way(self, points: Array, colour: str, *, radius: float, alpha: float = 1.0) -> None:
+    def add_way(self, points: Array, colour: str, *, radius: float) -> None:
         """A rod through places (n, 3), and its shadow on the table."""
-        add_way(self.scene, points, colour, radius=radius, alpha=alpha)
+        add_way(self.scene, points, colour, radius=radius)
+        on_table = np.array(points) * [1, 1, 0] + [0, 0, TABLE_TOP + 1e-3]
+        add_way(self.scene, on_table, SHADE, radius=radius / 2)
 
-    def add_threads(self, paths: Sequence[Array]) -> None:
-        """Thin grey lines through places (n, 3) each."""
-        for path in paths:
-            add_thread(self.scene, path, GREY, pixels=1.5)
+    def add_thread(self, points: Array, colour: str) -> None:
+        """A thin rod through places (n, 3), without a shadow."""
+        add_way(self.scene, points, colour, radius=THREAD, leg=0.015)
 
     def shot(self) -> Picture:
-        """What stands on the stage, (height, width, 3)."""
-        return np.asarray(self._renderer.render())
+        """What stands on the stage, (height, width, 3); the arm hides nothing altogether."""
+        whole = self._renderer.render().astype(np.float32)
+        for geom in self._geoms(self._robot):
+            geom.rgba[3] = 0
+        fine = (1 - THROUGH) * whole + THROUGH * self._renderer.render()
+        tall, wide = fine.shape[0] // FINE, fine.shape[1] // FINE
+        return np.round(fine.reshape(tall, FINE, wide, FINE, 3).mean(axis=(1, 3))).astype(np.uint8)
+
+    def _geoms(self, bodies: Sequence[int]) -> list[Any]:
+        """Those of the scene that belong to bodies of the simulator."""
+        import mujoco
+
+        scene = self.scene
+        own = [g for g in scene.geoms[: scene.ngeom] if g.objtype == mujoco.mjtObj.mjOBJ_GEOM]
+        return [g for g in own if self.model.geom_bodyid[g.objid] in bodies]
 
     def __enter__(self) -> ArmStage:
         return self
@@ -188,14 +178,6 @@ class ArmStage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._renderer.close()
-
-
-def _error(here: Array, there: Array, turned: Array, upright: Array) -> Array:
-    """(6,): the way to a place (3,), not too far at once, and the rotation vector from one orientation to another."""
-    gap = there - here
-    off = upright @ turned.T
-    spin = np.array([off[2, 1] - off[1, 2], off[0, 2] - off[2, 0], off[1, 0] - off[0, 1]]) / 2
-    return np.concatenate([gap * min(1.0, LARGEST_STEP / max(float(np.linalg.norm(gap)), 1e-9)), spin])
 
 
 def _camera(outlook: Outlook) -> Any:
@@ -208,12 +190,24 @@ def _camera(outlook: Outlook) -> Any:
 
 
 def _dress(model: Any) -> None:
-    """Pale surroundings and a grey arm, so that what is drawn over them is seen; the object has the agent's colour."""
-    for name, colour in {"floor_mat": FREE, "table_mat": AHEAD, "block_mat": AGENT, "puck_mat": AGENT}.items():
-        model.material(name).rgba[:] = rgba(colour)
-    model.tex_data[: model.tex_height[0] * model.tex_width[0] * 3] = 255  # the sky
+    """No surroundings and a pale arm, so that what is drawn over them is seen; fingers and object have colours."""
     for i in range(model.ngeom):
-        if model.geom_rgba[i, 2] > model.geom_rgba[i, 0] + 0.3:  # blue
-            model.geom_rgba[i] = rgba(WALL)
-    mocap = model.body("robot0:mocap").id
-    model.geom_rgba[model.geom_bodyid == mocap, 3] = 0
+        model.geom_rgba[i] = rgba(_colour_of(model.body(model.geom_bodyid[i]).name, model.geom_rgba[i]))
+    hidden = (model.geom_bodyid == 0) | (model.geom_bodyid == model.body("robot0:mocap").id)  # floor, a cross of beams
+    model.geom_matid[hidden], model.geom_rgba[hidden, 3] = -1, 0
+    sky = 3 * model.tex_height[0] * model.tex_width[0]
+    model.tex_data[:sky] = np.tile(np.round(255 * np.array(rgba(FREE)[:3])), sky // 3)
+    model.vis.quality.numslices, model.vis.quality.numstacks = SLICES, STACKS
+    model.mat_specular[:], model.light_castshadow[:] = 0.1, False
+    model.light_ambient[:], model.light_diffuse[:], model.light_specular[:] = 0.0, 0.4, 0.1
+    model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:], model.vis.headlight.specular[:] = 0.5, 0.25, 0.05
+
+
+def _colour_of(body: str, own: Array) -> str:
+    """Of a part of a body that was of the colour `own` (4,)."""
+    red, _, blue, _ = own
+    if body in COLOURS:
+        return COLOURS[body]
+    if blue > red + 0.3:
+        return GREY
+    return AHEAD if blue < 0.5 else "white"

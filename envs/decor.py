@@ -15,7 +15,7 @@ from .colours import rgba
 
 Array = NDArray[np.floating[Any]]
 
-STILL = 5e-4  # metres from one point to the next that are not drawn
+LEG, STILL = 6e-3, 1e-4  # metres of a rod's straight pieces at least, and of the piece to its end
 
 
 def add_geom(
@@ -27,7 +27,7 @@ def add_geom(
         scene: has room for it.
         kind: of `mujoco.mjtGeom`.
         colour: as matplotlib writes it.
-        size: (3,) as MuJoCo means them for this kind.
+        size: (3,) as scenes have them: radii, and half the lengths along their own axes.
         place: (3,) of its middle.
         alpha: opacity.
     """
@@ -37,9 +37,10 @@ def add_geom(
         raise ValueError(f"a picture holds {scene.maxgeom} shapes: draw fewer candidates")
     geom = scene.geoms[scene.ngeom]
     look = np.array((*rgba(colour)[:3], alpha), np.float32)
-    middle, sizes = np.array(place, dtype=float), np.array(size, dtype=float)
-    mujoco.mjv_initGeom(geom, kind, sizes, middle, np.eye(3).ravel(), look)
+    mujoco.mjv_initGeom(geom, kind, np.ones(3), np.array(place, dtype=float), np.eye(3).ravel(), look)
+    geom.size[:] = size  # as above takes half the length of a cylinder for its second radius
     geom.category = mujoco.mjtCatBit.mjCAT_DECOR
+    geom.objtype, geom.objid = mujoco.mjtObj.mjOBJ_UNKNOWN, -1  # the place may still name what stood there before
     scene.ngeom += 1
     return geom
 
@@ -66,28 +67,19 @@ def add_column(scene: Any, place: ArrayLike, radius: float, height: float, colou
     add_geom(scene, mujoco.mjtGeom.mjGEOM_CYLINDER, colour, size=size, place=place, alpha=alpha)
 
 
-def add_way(scene: Any, points: Array, colour: str, *, radius: float, alpha: float = 1.0) -> None:
-    """A round rod through points (n, 3)."""
+def add_way(scene: Any, points: Array, colour: str, *, radius: float, leg: float = LEG) -> None:
+    """A round rod through points (n, 3), of which those are passed over that lie within `leg` of the last."""
     import mujoco
 
-    for begin, end in _legs(points):
-        geom = add_geom(scene, mujoco.mjtGeom.mjGEOM_CAPSULE, colour, alpha=alpha)
+    for begin, end in _legs(points, leg):
+        geom = add_geom(scene, mujoco.mjtGeom.mjGEOM_CAPSULE, colour)
         mujoco.mjv_connector(geom, geom.type, radius, begin, end)
 
 
-def add_thread(scene: Any, points: Array, colour: str, *, pixels: float, alpha: float = 1.0) -> None:
-    """A line through points (n, 3), of the same width at any distance: thin, and quick to draw."""
-    import mujoco
-
-    for begin, end in _legs(points):
-        geom = add_geom(scene, mujoco.mjtGeom.mjGEOM_LINE, colour, alpha=alpha)
-        mujoco.mjv_connector(geom, geom.type, pixels, begin, end)
-
-
-def _legs(points: Array) -> Iterator[tuple[Array, Array]]:
-    """From point to point; what hardly differs from the last one is passed over, for a rod needs a length."""
+def _legs(points: Array, least: float) -> Iterator[tuple[Array, Array]]:
+    """From point to point, the first and the last among them; standing still is no leg."""
     last, *others = np.array(points, dtype=float)
-    for point in others:
-        if np.linalg.norm(point - last) > STILL:
+    for left, point in zip(range(len(others) - 1, -1, -1), others, strict=True):
+        if np.linalg.norm(point - last) > (least if left else STILL):
             yield last, point
             last = point

@@ -18,7 +18,8 @@ from diffplan.planner.execution import Rollout
 from diffplan.planner.files import whole_file
 from diffplan.planner.plan import SLOWEST, Plan
 
-from .tasks import Task, task_of
+from .references import planned_observations
+from .tasks import ArmTask, Task, task_of
 
 MOST_BYTES = 256 * 2**20
 
@@ -78,6 +79,8 @@ def rollout_record(
         if task.spec.position
         else {"plan_observations": [_round(p.ahead()) for p in rollout.plans]}
     )
+    if isinstance(task, ArmTask):
+        ahead["plan_references"] = [_round(planned_observations(p)) for p in rollout.plans]
     return first | {
         "states": _round(rollout.states),
         "applied_actions": _round(rollout.actions),

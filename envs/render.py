@@ -18,6 +18,7 @@ from diffplan.planner.guides.marks import Mark
 from diffplan.planner.plan import Plan
 
 from .colours import AHEAD, GREY
+from .references import planned_observations
 from .scene import PICTURE_SCALE, Scene
 from .shades import Array, shades_for
 from .tasks import Task
@@ -254,12 +255,8 @@ def _plan_scene(
 
 def _path(plan: Plan, candidate: int) -> tuple[Array, Array]:
     """A candidate at every environment step until it arrives: observations (n, O), times (n,) in seconds."""
-    spec = plan.spec
-    steps = np.arange(max(1, plan.arrival_steps(candidate)) + 1)
-    asked = plan.reference(steps, candidate)
-    observations = np.array(asked.observation, dtype=float)
-    observations[:, spec.position_indices] = asked.position
-    return observations, np.asarray(steps * spec.dt_seconds, dtype=float)
+    observations = planned_observations(plan, candidate)
+    return observations, np.arange(len(observations)) * plan.spec.dt_seconds
 
 
 def _progress(task: Task, states: Array, goal: ArrayLike | None, rewards: ArrayLike | None) -> Callable[[int], str]:
@@ -267,8 +264,7 @@ def _progress(task: Task, states: Array, goal: ArrayLike | None, rewards: ArrayL
     if rewards is not None:
         words = returns_so_far(rewards)
     elif goal is not None and np.size(goal):
-        held = np.cumsum(task.reached(states[1:], np.asarray(goal, dtype=float)))
-        words = [f"at the goal for {count} steps" for count in (0, *held)]
+        words = held_so_far(task, states, goal)
     else:
         words = [""]
     return progress(task, len(states) - 1, words)
@@ -283,3 +279,9 @@ def progress(task: Task, total: int, words: Sequence[str]) -> Callable[[int], st
 def returns_so_far(rewards: ArrayLike) -> list[str]:
     """In words, before the first of the rewards (T,) and after each."""
     return [f"return {value:.5g}" for value in np.concatenate([[0.0], np.cumsum(np.asarray(rewards, dtype=float))])]
+
+
+def held_so_far(task: Task, states: ArrayLike, goal: ArrayLike) -> list[str]:
+    """In words, for how many steps the goal (P,) was held up to each of the states (T + 1, O), the first apart."""
+    held = np.cumsum(task.reached(np.asarray(states)[1:], np.asarray(goal, dtype=float)))
+    return [f"at the goal for {count} steps" for count in (0, *held)]

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from diffplan.planner.guides import Spot
-
+from .arm_rollouts import ArmEpisode, arm_curves, arm_film, drawn_as_arm
+from .drawing import drawing_of
 from .records import plan_of, read_json
-from .render import plan_frames, plan_picture, rollout_frames
+from .render import rollout_frames
 from .robot_rollouts import drawn_by_mujoco, robot_film
 from .rollouts import DRAW_EVERY, pace, plan_lookup
-from .tasks import Task, task_of
+from .tasks import ArmTask, Task, task_of
 from .video import Picture, save_picture, save_video
-from .wishes import marks_in
+from .wishes import marks_in, spots
 
 
 def draw_record(file: Path, output: Path) -> None:
@@ -33,11 +33,16 @@ def draw_record(file: Path, output: Path) -> None:
     )
     looks: dict[str, Any] = {
         "goal": goal if goal.size else None,
-        "marks": (*marks_in(plan.guides), *(Spot(p[0], p[1]) for p in record.get("vias") or ())),
+        "marks": (*marks_in(plan.guides), *spots(record.get("vias") or ())),
         "title": " + ".join(plan.guides),
     }
-    if output.suffix == ".png":
-        save_picture(output, plan_picture(task, plan, start=start, **looks))
+    plan_picture, plan_frames = drawing_of(task, start)
+    if output.suffix == ".png" and "states" in record and isinstance(task, ArmTask):
+        save_picture(output, arm_curves(task, _arm_episode(file, record, task)))
+    elif output.suffix == ".png":
+        save_picture(output, plan_picture(task, plan, **looks))
+    elif "states" in record and drawn_as_arm(task):
+        save_video(output, arm_film(task, _arm_episode(file, record, task), **looks), fps=pace(task))
     elif "states" in record:
         try:
             frames = list(_rollout_film(record, task, looks))
@@ -45,7 +50,14 @@ def draw_record(file: Path, output: Path) -> None:
             raise ValueError(f"{str(file)!r} is no rollout of diffplan: {error}") from error
         save_video(output, frames, fps=pace(task))
     else:
-        save_video(output, plan_frames(task, plan, start=start, **looks), fps=20)
+        save_video(output, plan_frames(task, plan, **looks), fps=20)
+
+
+def _arm_episode(file: Path, record: dict[str, Any], task: ArmTask) -> ArmEpisode:
+    try:
+        return ArmEpisode.read(record, task)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{str(file)!r} is no rollout of diffplan: {error}") from error
 
 
 def _rollout_film(record: dict[str, Any], task: Task, looks: dict[str, Any]) -> Iterator[Picture]:

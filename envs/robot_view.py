@@ -18,7 +18,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from .colours import AHEAD, FREE, GREY, INK, START, VIA, rgba
+from .colours import AHEAD, FREE, GREY, INK, START, VIA
+from .decor import add_geom
 from .lettering import shorten
 from .render import HELD_FRAMES, drawn_steps, progress, returns_so_far
 from .scene import DPI, EDGE, FOOT, TITLE
@@ -167,7 +168,7 @@ class Stage:
 
         points = [self._move(self.then, pose).xpos[self.torso].copy() for pose in poses]
         for begin, end in zip(points[:-1], points[1:], strict=True):
-            geom = self._new_geom(mujoco.mjtGeom.mjGEOM_CAPSULE, START)
+            geom = add_geom(self._renderer.scene, mujoco.mjtGeom.mjGEOM_CAPSULE, START)
             mujoco.mjv_connector(geom, geom.type, TRACE * self.camera.distance, begin, end)
             geom.pos[1] -= self.depth
 
@@ -182,20 +183,8 @@ class Stage:
         scene, moving = self._renderer.scene, mujoco.mjtCatBit.mjCAT_DYNAMIC
         for geom in scene.geoms[: scene.ngeom]:
             if geom.category == moving:
-                flat = self._new_geom(geom.type, GREY)
-                flat.size[:], flat.mat[:] = geom.size, np.diag([1, 1, 1e-3]) @ geom.mat
-                flat.pos[:] = *geom.pos[:2], 0.01
-
-    def _new_geom(self, kind: int, colour: str) -> Any:
-        """An opaque geom at the end of the scene."""
-        import mujoco
-
-        scene = self._renderer.scene
-        geom = scene.geoms[scene.ngeom]
-        mujoco.mjv_initGeom(geom, kind, np.ones(3), np.zeros(3), np.eye(3).ravel(), np.array(rgba(colour), np.float32))
-        geom.category = mujoco.mjtCatBit.mjCAT_DECOR
-        scene.ngeom += 1
-        return geom
+                flat = add_geom(scene, geom.type, GREY, size=geom.size, place=(*geom.pos[:2], 0.01))
+                flat.mat[:] = np.diag([1, 1, 1e-3]) @ geom.mat
 
     def _move(self, data: Any, pose: Array) -> Any:
         """Put the simulator's bodies and lights where a pose (Q,) has them, without its dynamics."""
@@ -220,23 +209,24 @@ class Page:
     """A white page: a title above a picture and words below it, as other films have them.
 
     Args:
-        width, height: in pixels.
+        width, height: in pixels of a frame.
         title: a few words; cut short, with an ellipsis, where they do not fit.
+        scale: pixels per pixel of a frame.
 
     Attributes:
-        room: (width, height) of the picture.
+        room: (width, height) of the picture, in pixels.
     """
 
-    def __init__(self, width: int, height: int, title: str) -> None:
+    def __init__(self, width: int, height: int, title: str, *, scale: int = 1) -> None:
         width, height = width + width % 2, height + height % 2
-        self.room = width - 2 * EDGE, height - TITLE - FOOT
+        self.scale, self.room = scale, (scale * (width - 2 * EDGE), scale * (height - TITLE - FOOT))
         inches = (width + 1e-3) / DPI, (height + 1e-3) / DPI  # Agg truncates to whole pixels
-        self.figure = Figure(figsize=inches, dpi=DPI, facecolor="white")
+        self.figure = Figure(figsize=inches, dpi=DPI * scale, facecolor="white")
         self.canvas = FigureCanvasAgg(self.figure)
         left, right = EDGE / width, 1 - EDGE / width
         look: Any = {"color": INK, "va": "center", "parse_math": False}
         headline = self.figure.text(left, 1 - TITLE / 2 / height, title, fontsize=10.5, **look)
-        shorten(headline, width - 2 * EDGE)
+        shorten(headline, scale * (width - 2 * EDGE))
         self.below = self.figure.text(left, FOOT / 2 / height, "", fontsize=9.5, **look)
         self.aside = self.figure.text(right, FOOT / 2 / height, "", fontsize=9.5, ha="right", **look | {"color": VIA})
 
@@ -246,7 +236,8 @@ class Page:
         self.aside.set_text(aside)
         self.canvas.draw()
         page = np.array(np.asarray(self.canvas.buffer_rgba())[..., :3])
-        page[TITLE : TITLE + self.room[1], EDGE : EDGE + self.room[0]] = picture
+        top, left = self.scale * TITLE, self.scale * EDGE
+        page[top : top + self.room[1], left : left + self.room[0]] = picture
         return page
 
 

@@ -287,7 +287,13 @@ def _begin(job: Job, config: TrainConfig, make: Any, file: str) -> TrainState:
 
 def _denoiser(job: Job) -> TemporalUNet:
     task = job.task
-    return TemporalUNet(columns=task.spec.width, width=task.width, multipliers=task.multipliers, octaves=task.octaves)
+    return TemporalUNet(
+        columns=task.spec.width,
+        width=task.width,
+        multipliers=task.multipliers,
+        octaves=task.octaves,
+        anchored=task.anchored and job.denoiser.prediction == "x0",
+    )
 
 
 def _return_model(job: Job, windows: Windows | None = None) -> ReturnModel:

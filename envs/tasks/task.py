@@ -69,6 +69,7 @@ class Task:
         discount: of rewards per environment step, in the returns that the return model predicts.
         normalizer: "limits" or "gaussian".
         octaves: Fourier features of the denoiser's input (see `planner.unet`).
+        anchored: the denoiser says how far plans stray from where they begin (see `planner.unet`).
         training: defaults of `planner.training.TrainConfig`.
         guides: SPECs that lead where neither a goal nor a guide is given.
         presets: what a named preset means for this task, where it differs (fields of `envs.presets.Preset`).
@@ -102,6 +103,7 @@ class Task:
     discount: float = 0.99
     normalizer: str = "limits"
     octaves: int = 4
+    anchored: bool = False
     training: dict[str, Any] = field(default_factory=dict)
     guides: tuple[str, ...] = ()
     presets: dict[str, dict[str, Any]] = field(default_factory=dict)
