@@ -107,6 +107,7 @@ def evaluate(
     pin_goal: bool = True,
     references: bool = True,
     seeds: Sequence[int] | None = None,
+    timed: int = TIMED_PLANS,
     **options: Any,
 ) -> Iterator[float | Evaluation]:
     """Run the protocol, yielding the share done and, last, the `Evaluation`.
@@ -123,6 +124,7 @@ def evaluate(
         pin_goal: give the planner the goal; without it only the guide leads there.
         seeds: of the episodes, instead of those that `seed` makes.
         references: also run the policies that set the scale.
+        timed: single plans that are timed; none leaves their median out (NaN).
         **options: fields of `options.Sampling`.
     """
     if episodes < 1:
@@ -156,7 +158,7 @@ def evaluate(
         summarize("diffplan", task, [r.rewards for r in rollouts], seeds=seeds),
         tuple(summarize(name, task, rewards, seeds=seeds) for name, rewards in others.items()),
         tuple(rollouts),
-        _one_plan_seconds(planner, rollouts, guide, pin_goal, options),
+        _one_plan_seconds(planner, rollouts[:timed], guide, pin_goal, options, timed),
         sum(len(r.plan_steps) for r in rollouts),
         tuple(faults),
     )
@@ -221,13 +223,14 @@ def _one_plan_seconds(
     guide: Guide | Cost | None,
     pin_goal: bool,
     options: dict[str, Any],
+    timed: int,
 ) -> float:
     """Median time of a single plan, one environment at a time, from starts of these rollouts."""
     times = []
-    for rollout in itertools.islice(itertools.cycle(rollouts), TIMED_PLANS):
+    for rollout in itertools.islice(itertools.cycle(rollouts), timed):
         goal = rollout.goal.tolist() if len(rollout.goal) and pin_goal else None
         times.append(planner.plan(planner.problem(rollout.states[0].tolist(), goal), guide=guide, **options).seconds)
-    return statistics.median(times)
+    return statistics.median(times) if times else float("nan")
 
 
 def number(value: float | None, digits: int = 3) -> float | None:

@@ -30,7 +30,7 @@ from .bound import bound_rewards, fastest
 from .evaluate import Evaluation, Stats, episode_seeds, evaluate, number, stats_record, summarize
 from .metrics import wilson
 
-TIMED, FEWEST_TIMED, LONGEST_TIMED = 20, 5, 10_000  # plans; of slow ones fewer, once they took so many milliseconds
+LONGEST_TIMED = 500  # milliseconds for each plan that is to be timed: of slow ones there are fewer, a quarter at least
 GALLERY = 5  # pairs
 BOUND = "time-optimal bound"
 
@@ -57,7 +57,7 @@ def reference(name: str, method: str, episodes: int, seed: int) -> Numbers:
 def measured(run: str, name: str, episodes: int, seed: int, **options: Any) -> Numbers:
     """A planner under the protocol."""
     planner, task = load_planner(run, task=name)
-    *_, done = evaluate(planner, task, episodes=episodes, seed=seed, references=False, **options)
+    *_, done = evaluate(planner, task, episodes=episodes, seed=seed, references=False, timed=0, **options)
     assert isinstance(done, Evaluation)
     return stats_of(done.stats) | {"plans": done.plans, "faults": list(done.faults)}
 
@@ -71,20 +71,20 @@ def stats_of(stats: Stats) -> Numbers:
     }
 
 
-def cost(run: str, name: str, seed: int, **options: Any) -> Numbers:
+def cost(run: str, name: str, seed: int, *, timed: int, **options: Any) -> Numbers:
     """Parameters, milliseconds of one plan with its course, and steps per second of one environment, plans included."""
     planner, task = load_planner(run, task=name)
     with Simulators(task, 1) as simulators:
         executor = executor_for(planner, task, simulators, keep_plans=False, **options)
         times, chosen = [], dict[str, Any](executor.options)
-        for own in itertools.chain([0], range(TIMED)):  # the first one warms up
+        for own in itertools.chain([0], range(timed)):  # the first one warms up
             observations, goals = simulators.reset([own])
             plan = planner.plan(planner.problem(observations[0].tolist(), goals[0].tolist()), **chosen)
             began = time.perf_counter()
             if executor.hasten is not None:
                 executor.hasten([plan])
             times.append(1000 * (plan.seconds + time.perf_counter() - began))
-            if len(times) > FEWEST_TIMED and sum(times) > LONGEST_TIMED:
+            if len(times) > timed / 4 and sum(times) > timed * LONGEST_TIMED:
                 break
         began = time.perf_counter()
         moments = list(executor.moments(steps=task.episode_steps, seeds=episode_seeds(seed, 1)))

@@ -57,6 +57,7 @@ class Extent:
 
     Args:
         episodes: of each row.
+        timed: plans of each row that are timed, at most.
         minutes: of training of each preset; None keeps the preset's own.
         sweeps: values of the plots, by name.
         swept: tasks that they are of.
@@ -65,6 +66,7 @@ class Extent:
     """
 
     episodes: int
+    timed: int
     minutes: dict[str, float | None]
     sweeps: dict[str, tuple[int, ...]]
     swept: tuple[str, ...]
@@ -74,6 +76,7 @@ class Extent:
 
 FULL = Extent(
     100,
+    20,
     {"default": None, "quick": 2.0, "paper": 8.0},
     {"replan_every": (5, 10, 20, 40, 80, 10**6), "candidates": (1, 2, 4, 8, 16, 32)},
     ("maze2d-umaze", ABLATED),
@@ -81,8 +84,9 @@ FULL = Extent(
     True,
 )
 QUICK = Extent(
-    10,
-    {"default": 0.5, "quick": 0.25, "paper": 0.25},
+    5,
+    5,
+    {"default": 0.3, "quick": 0.15, "paper": 0.15},
     {"replan_every": (20, 10**6), "candidates": (1, 8)},
     ("maze2d-umaze",),
     tuple(ABLATIONS)[:1],
@@ -144,7 +148,8 @@ class MazeBenchmark:
             run, options = str(runs[size, preset]), options_of(preset)
             made = yield from self._measured(f"{name} {preset}", run, name, options)
             spent = yield from self.cell(
-                f"{name} {preset} cost", functools.partial(cells.cost, run, name, SEED, **options)
+                f"{name} {preset} cost",
+                functools.partial(cells.cost, run, name, SEED, timed=self.extent.timed, **options),
             )
             trained = report["training"][f"{size}-{preset}"]
             threads = trained["cpu_threads"]

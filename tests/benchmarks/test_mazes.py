@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from diffplan.benchmarks import evaluate as evaluate_module
 from diffplan.benchmarks import maze_cells as cells
 from diffplan.benchmarks.bound import CLEARANCE
 from diffplan.benchmarks.evaluate import Evaluation, episode_seeds, evaluate
@@ -23,7 +22,7 @@ from diffplan.envs.tasks import find_task
 from diffplan.envs.training import train_run
 from diffplan.planner.training import TrainConfig
 
-TINY = Extent(2, {"default": 0.01, "quick": 0.01, "paper": 0.01}, {}, (), (), False)
+TINY = Extent(2, 2, {"default": 0.01, "quick": 0.01, "paper": 0.01}, {}, (), (), False)
 
 
 def drain(stages) -> tuple[list[str], object]:
@@ -185,16 +184,15 @@ def run(request) -> tuple[str, bool]:
 def ways(folder: str, name: str, seeds: list[int]):
     """What a planner does from these seeds, asked directly."""
     planner, task = load_planner(folder, task=name)
-    *_, done = evaluate(planner, task, episodes=len(seeds), seeds=seeds, references=False)
+    *_, done = evaluate(planner, task, episodes=len(seeds), seeds=seeds, references=False, timed=0)
     assert isinstance(done, Evaluation)
     return done
 
 
 class TestMeasuredCells:
     @pytest.fixture(autouse=True)
-    def few_plans_are_timed(self, monkeypatch):
-        monkeypatch.setattr(evaluate_module, "TIMED_PLANS", 2)
-        monkeypatch.setattr(cells, "TIMED", 4)
+    def slow_plans_are_timed_once(self, monkeypatch):
+        monkeypatch.setattr(cells, "LONGEST_TIMED", 10)
 
     def test_measured_is_the_protocol(self, run):
         got = cells.measured(run[0], "multi2d-umaze", 2, 1)
@@ -219,7 +217,8 @@ class TestMeasuredCells:
         json.dumps(got, allow_nan=False)
 
     def test_cost(self, run):
-        got = cells.cost(run[0], "maze2d-umaze", 1)
+        got = cells.cost(run[0], "maze2d-umaze", 1, timed=4)
+        assert 1 <= got["plans_timed"] <= 4
         planner, _ = load_planner(run[0])
         assert got["parameters"] == sum(p.numel() for p in planner.denoiser.parameters())
         assert 0 < got["plan_ms_median"] <= got["plan_ms_p95"]
@@ -266,8 +265,7 @@ def test_a_plan_that_is_never_renewed_costs_no_more_than_its_episode(run_folder,
 
     asked, real = [], execution._references
     monkeypatch.setattr(execution, "_references", lambda f, count, tempo: asked.append(count) or real(f, count, tempo))
-    monkeypatch.setattr(cells, "TIMED", 1)
-    cells.cost(str(run_folder), "maze2d-umaze", 1, **options_of("paper"))
+    cells.cost(str(run_folder), "maze2d-umaze", 1, timed=1, **options_of("paper"))
     assert asked == [find_task("maze2d-umaze").episode_steps]
 
 
