@@ -286,13 +286,15 @@ def _begin(job: Job, config: TrainConfig, make: Any, file: str) -> TrainState:
 
 
 def _denoiser(job: Job) -> TemporalUNet:
-    task = job.task
+    task, spec = job.task, job.task.spec
+    places = [n for n in spec.observation_names if n not in spec.velocity + spec.rates]
+    anchored = spec.columns(*places) if task.anchored and job.denoiser.prediction == "x0" else []
     return TemporalUNet(
         columns=task.spec.width,
         width=task.width,
         multipliers=task.multipliers,
         octaves=task.octaves,
-        anchored=task.anchored and job.denoiser.prediction == "x0",
+        anchored=anchored,
     )
 
 

@@ -73,7 +73,7 @@ def entry_weights(spec: TrajectorySpec, horizon: int, config: TrainConfig) -> Te
     weights[:, spec.actions] = config.action_weight
     if config.first_action_weight is not None:
         weights[0, spec.actions] = config.first_action_weight
-    return weights
+    return weights * config.token_discount ** torch.arange(horizon)[:, None]
 
 
 def draw_pins(

@@ -43,6 +43,8 @@ class TrainConfig:
         action_weight: weight of the action columns in the loss; observations count 1.
         first_action_weight: weight of the first token's actions, which are what is executed where plans are renewed at
             every step; None weighs them like the others.
+        token_discount: weight of a token's entries in the loss, relative to the token before (Janner et al. 2022, in
+            their published code); 1 weighs all alike.
         prediction: what the network says: "x0", "eps" or "v".
         seed: of batches, noise and pins.
     """
@@ -57,6 +59,7 @@ class TrainConfig:
     clip_norm: float = 1.0
     action_weight: float = 0.1
     first_action_weight: float | None = None
+    token_discount: float = 1.0
     prediction: Prediction = "x0"
     seed: int = 0
 
@@ -78,6 +81,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value < most:
                 raise ValueError(f"{name}={value} must be at least 0" + (" and below 1" if most == 1 else ""))
+        if not 0 < self.token_discount <= 1:
+            raise ValueError(f"token_discount={self.token_discount} must be above 0 and at most 1")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative")
 

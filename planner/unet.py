@@ -36,9 +36,9 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         kernel_size: of the temporal convolutions, odd.
         octaves: Fourier features of the input, sin and cos of pi 2^k x for k below this (Variational Diffusion Models,
             Kingma et al. 2021, appendix C): they let a small network tell which side of a wall a point is on.
-        anchored: what is given of the first token is added to the output at every token, so that the network says how
-            far a trajectory strays from where it begins: what stays put (an object that nobody touches) is free. For
-            networks that predict x0.
+        anchored: columns of which what is given of the first token is added to the output at every token, so that the
+            network says how far a trajectory strays from where it begins: what stays put (an object that nobody
+            touches) is free. For networks that predict x0.
 
     Raises:
         ValueError: a size is not positive, or a level's channels are no multiple of 8 (its norm groups).
@@ -54,7 +54,7 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         blocks: int = 2,
         kernel_size: int = 5,
         octaves: int = 4,
-        anchored: bool = False,
+        anchored: Sequence[int] = (),
     ) -> None:
         super().__init__()
         channels = [width * m for m in multipliers]
@@ -71,7 +71,10 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         self.time_embedding = TimestepEmbedding(width, embed, act_fn="mish", out_dim=embed)
         features = (2 + 2 * octaves) * columns
         self.ends = nn.Sequential(nn.Linear(2 * features, embed), nn.Mish(), nn.Linear(embed, embed))
-        self.octaves, self.factor, self.anchored = octaves, 2 ** (len(channels) - 1), anchored
+        self.octaves, self.factor = octaves, 2 ** (len(channels) - 1)
+        if not all(0 <= c < columns for c in anchored):
+            raise ValueError(f"anchored columns {list(anchored)} must lie below {columns}")
+        self.anchors = sorted(set(anchored))
 
         def level(into: int, out: int) -> nn.ModuleList:
             sizes = [into] + [out] * blocks
@@ -123,7 +126,9 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         for grow, blocks in zip(self.grow, self.up, strict=True):
             x = _through(cast(nn.ModuleList, blocks), torch.cat([grow(x), skips.pop()], dim=1), t)
         made: Tensor = self.head(x)[:, :, :horizon].transpose(1, 2)
-        return made + (sample * given)[:, :1] if self.anchored else made
+        if self.anchors:
+            made[..., self.anchors] += (sample * given)[:, :1, self.anchors]
+        return made
 
 
 def fourier_features(values: Tensor, given: Tensor, octaves: int) -> Tensor:

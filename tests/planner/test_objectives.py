@@ -194,6 +194,12 @@ class TestPins:
         assert 0.8 < still[:, -1, 3].float().mean() < 1
 
 
+def test_later_tokens_may_weigh_less(spec):
+    same = entry_weights(spec, 4, TrainConfig(steps=1, first_action_weight=10))
+    less = entry_weights(spec, 4, TrainConfig(steps=1, first_action_weight=10, token_discount=0.5))
+    torch.testing.assert_close(less, same * torch.tensor([1, 0.5, 0.25, 0.125])[:, None])
+
+
 def test_entry_weights(spec):
     same = entry_weights(spec, 2, TrainConfig(steps=1, action_weight=0.25))
     assert same.tolist() == [[0.25, 0.25, 1, 1, 1, 1, 1]] * 2

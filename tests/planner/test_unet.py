@@ -35,6 +35,31 @@ def test_mask_and_timestep_matter(network, generator):
     assert not torch.allclose(network(sample, t), network(sample, t + 5), atol=1e-4)
 
 
+@pytest.mark.parametrize("anchored", [(), (1,), (0, 3)])
+def test_anchored_columns_begin_where_the_trajectory_does(anchored, generator):
+    """The same weights say how far it strays from there: of what is given at the first token, of no other column."""
+
+    def made(columns):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            sizes = {"width": 8, "multipliers": (1, 2), "blocks": 1, "kernel_size": 3}
+            return TemporalUNet(columns=COLUMNS, anchored=columns, **sizes)
+
+    sample, t = torch.randn(2, 6, COLUMNS, generator=generator), torch.tensor([1, 5])
+    pinned = torch.zeros(2, 6, COLUMNS, dtype=torch.bool)
+    pinned[0, 0, :2] = pinned[1, 3] = True  # the second trajectory's start is not given
+    moved = made(anchored)(sample, t, pinned) - made(())(sample, t, pinned)
+    expected = torch.zeros_like(moved)
+    for column in set(anchored) & {0, 1}:
+        expected[0, :, column] = sample[0, 0, column]
+    torch.testing.assert_close(moved, expected)
+
+
+def test_anchors_are_columns():
+    with pytest.raises(ValueError, match="must lie below 5"):
+        TemporalUNet(columns=COLUMNS, anchored=(5,))
+
+
 def test_trajectories_of_a_batch_do_not_mix(network, generator):
     sample, t = torch.randn(3, 7, COLUMNS, generator=generator), torch.tensor([0, 4, 9])
     alone = torch.cat([network(sample[i : i + 1], t[i : i + 1]) for i in range(3)])
