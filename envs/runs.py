@@ -51,9 +51,9 @@ def versions() -> dict[str, str]:
 
 
 def exact_command() -> str:
-    """The command line that is running."""
-    name = Path(sys.argv[0]).name
-    return shlex.join([name if name != "main.py" else "diffplan", *sys.argv[1:]])
+    """The command line that is running, with paths from here: records travel, folders of one's own do not."""
+    name, here = Path(sys.argv[0]).name, f"{Path.cwd()}{os.sep}"
+    return shlex.join([name if name != "main.py" else "diffplan", *(a.removeprefix(here) for a in sys.argv[1:])])
 
 
 # ---------------------------------------------------------------------- finding planners

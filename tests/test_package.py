@@ -1,5 +1,6 @@
 """What users install: the wheel's contents, and how light the first import is."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -52,3 +53,9 @@ def test_typing_names_are_the_lazy_names():
     text = (ROOT / "src" / "diffplan" / "__init__.py").read_text()
     for name, home in diffplan._HOMES.items():
         assert f"from .{home} import {name} as {name}\n" in text
+
+
+def test_committed_results_name_no_path_of_a_machine():
+    for file in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        found = re.findall(r'"[^"]*?(/(?:home|root|work|tmp|Users)/[^"]*)"', file.read_text())
+        assert found == [], file.name

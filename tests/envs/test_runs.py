@@ -18,6 +18,7 @@ from diffplan.envs.runs import (
     RETURNS_STATE,
     SHIPPED,
     STATE,
+    exact_command,
     find_run,
     load_planner,
     newest_run,
@@ -288,3 +289,18 @@ def test_devices():
         assert pick_device("auto").type == "cpu"
         with pytest.raises(ValueError, match="no GPU; use --device cpu"):
             pick_device("cuda")
+
+
+def test_commands_are_recorded_with_paths_from_here(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "/somewhere/bin/diffplan",
+        "train",
+        "maze2d",
+        "--output",
+        str(tmp_path / "runs" / "a"),
+        "--map",
+        "/other/m",
+    ]
+    monkeypatch.setattr(sys, "argv", words)
+    assert exact_command() == "diffplan train maze2d --output runs/a --map /other/m"
