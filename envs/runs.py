@@ -26,7 +26,7 @@ from diffplan.planner.loading import check_files
 from diffplan.planner.pipeline import TrajectoryPlanner
 
 from .storage import versions_of
-from .tasks import Task, all_tasks, find_task, task_of, task_on
+from .tasks import Task, all_tasks, find_task, is_task, task_of, task_on
 
 RUNS = Path("runs")
 SHIPPED = Path(__file__).parent / "assets" / "maze2d-umaze"
@@ -70,8 +70,8 @@ def find_run(run: str | Path | None = None, *, root: Path = RUNS) -> Path:
         newest = max(made, key=lambda p: p.stat().st_mtime, default=None)
         return newest.parent / "planner" if newest else SHIPPED
     path = Path(run)
-    if not path.exists() and (str(run) in all_tasks() or _on_a_map(str(run), root)):
-        path = newest_run(named_task(str(run), root=root), root=root, trained=True)
+    if not path.exists() and (is_task(str(run)) or _on_a_map(str(run), root)):
+        path = _of_task(named_task(str(run), root=root), root)
     if not path.exists():
         raise ValueError(
             f"run folder {str(path)!r} does not exist; runs here: "
@@ -84,6 +84,16 @@ def find_run(run: str | Path | None = None, *, root: Path = RUNS) -> Path:
     inner = path / "planner" if (path / "planner").is_dir() else path
     check_files(inner)
     return inner
+
+
+def _of_task(task: Task, root: Path) -> Path:
+    """A task's newest trained run, or what ships for it."""
+    try:
+        return newest_run(task, root=root, trained=True)
+    except ValueError:
+        if task.name != SHIPPED.name:
+            raise
+        return SHIPPED
 
 
 def load_planner(

@@ -28,6 +28,7 @@ __all__ = [
     "Task",
     "all_tasks",
     "find_task",
+    "is_task",
     "own_task",
     "read_map",
     "register",
@@ -51,6 +52,11 @@ def all_tasks() -> dict[str, Task]:
         if point.name not in _TASKS:
             register(point.load())
     return dict(_TASKS)
+
+
+def is_task(name: str) -> bool:
+    """Whether a name, such as `maze2d-large` or `maze2d`, is a task's."""
+    return _ALIASES.get(name, name) in all_tasks()
 
 
 def find_task(name: str) -> Task:

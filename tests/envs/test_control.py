@@ -16,7 +16,8 @@ from diffplan.planner.guides import Guide
 from diffplan.planner.plant import Plant
 
 TASK = find_task("maze2d")
-PLANNER = SimpleNamespace(plant=Plant(2, TASK.spec.dt_seconds, (9, 9)))
+PLANNER = SimpleNamespace(plant=Plant(2, TASK.spec.dt_seconds, (9, 9)), inverse=None)
+BARE = SimpleNamespace(plant=None, inverse=None)
 GUIDE = Guide.of(lambda spec, path: path.sum((1, 2)), "any")
 
 
@@ -37,7 +38,12 @@ class TestAuto:
 
     @pytest.mark.parametrize(
         "against",
-        [{"planner": SimpleNamespace(plant=None)}, {"guide": GUIDE}, {"tempo": 1.0}, {"controller": "tracking"}],
+        [
+            {"planner": BARE},
+            {"guide": GUIDE},
+            {"tempo": 1.0},
+            {"controller": "tracking"},
+        ],
         ids=["no plant", "a guide", "a tempo", "another controller"],
     )
     def test_it_tracks_where_something_speaks_against_it(self, against):
@@ -46,7 +52,7 @@ class TestAuto:
         assert executor.hasten is None
         assert executor.tempo == against.get("tempo", TASK.tempo)
 
-    @pytest.mark.parametrize("planner", [PLANNER, SimpleNamespace(plant=None)])
+    @pytest.mark.parametrize("planner", [PLANNER, BARE])
     def test_it_applies_planned_actions_where_the_task_has_no_gains(self, planner):
         executor = made(planner, replace(TASK, gains=None))
         assert isinstance(executor.controller, PlannedActions)
@@ -63,7 +69,7 @@ class TestByName:
     @pytest.mark.parametrize("name", ["racing", "retimed"])
     def test_racing_needs_a_plant(self, name):
         with pytest.raises(ValueError, match="needs a plant fitted to the data.*train it again"):
-            made(SimpleNamespace(plant=None), controller=name)
+            made(BARE, controller=name)
 
     def test_retimed_races_where_the_plan_goes(self):
         executor = made(controller="retimed")

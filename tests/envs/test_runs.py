@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -227,6 +228,17 @@ def test_finding_runs(run_folder, tmp_path, monkeypatch, copy_run):
     with pytest.raises(ValueError, match="no run of maze2d-large"):
         newest_run(find_task("maze2d-large"))
     assert find_run("runs/a") == find_run("runs/a/planner")
+
+
+def test_a_task_names_its_newest_run_or_what_ships(run_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_run("maze2d") == find_run("maze2d-umaze") == SHIPPED
+    with pytest.raises(ValueError, match="no run of multi2d-umaze"):
+        find_run("multi2d")
+    shutil.copytree(run_folder, tmp_path / "runs" / "mine")
+    assert find_run("maze2d") == find_run("runs/mine")
+    with pytest.raises(ValueError, match="'maze3d' does not exist"):
+        find_run("maze3d")
 
 
 @pytest.mark.parametrize(
