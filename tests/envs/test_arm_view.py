@@ -192,6 +192,12 @@ def rods(stage: ArmStage, colour: str, radius: float) -> list[tuple[np.ndarray, 
     return found
 
 
+def between(points: np.ndarray, count: int = 20) -> np.ndarray:
+    """Points (n, 3) and what lies straight between them."""
+    at = np.linspace(0, len(points) - 1, (len(points) - 1) * count + 1)
+    return np.stack([np.interp(at, np.arange(len(points)), axis) for axis in points.T], axis=1)
+
+
 @pytest.mark.usefixtures("drawing")
 class TestPlans:
     @pytest.mark.parametrize("skill", SKILLS)
@@ -202,7 +208,7 @@ class TestPlans:
             arm_view._add_plan(stage, plan)
             things = [(VIA, GRIP, arm_view.SLIM)] + [(AGENT, OBJECT, arm_view.THICK)] * task.has_object
             for colour, names, radius in things:
-                way = places(skill, plan.observations[0], names)
+                way = between(places(skill, plan.observations[0], names))
                 drawn = rods(stage, colour, radius)
                 np.testing.assert_allclose(drawn[0][0], way[0], atol=1e-3)
                 np.testing.assert_allclose(drawn[-1][1], way[-1], atol=1e-3)
