@@ -86,7 +86,10 @@ def _arm(name: str) -> ArmTask:
 
 
 def record_episode(task: ArmTask, env: Any, rng: np.random.Generator) -> ArmEpisode:
-    """One episode: a goal is held for a while, then there is another; the arm slips now and then and goes on."""
+    """One episode: a goal is held for a while, then there is another; the arm slips now and then and goes on.
+
+    It ends early where the object falls off the table.
+    """
     observation, _ = env.reset(seed=int(rng.integers(2**31)))
     seen, actions, rewards = [observation], [], []
     hand = Disturbed(EXPERTS[task.skill], rng, scaled=task.skill == "slide")
@@ -101,6 +104,8 @@ def record_episode(task: ArmTask, env: Any, rng: np.random.Generator) -> ArmEpis
             env.goal, held, goals = env._sample_goal(), 0, goals + 1
             observation = env._get_obs()
         seen.append(observation)
+        if task.lost(task.flatten(observation)):
+            break
     known = {name: np.array([o[name] for o in seen]) for name in seen[0]}
     return ArmEpisode(known, np.array(actions, np.float32), np.array(rewards))
 

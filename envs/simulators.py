@@ -62,7 +62,7 @@ class Simulators:
         """Apply actions (B, A); an environment whose episode has ended stays as it is.
 
         One whose simulation breaks (NaN, or a state that MuJoCo gave up on) ends its episode with its last good
-        observation, and is named in `faults`; the others go on.
+        observation, and is named in `faults`, as is one in which the task is lost; the others go on.
         """
         rewards = np.zeros(len(self.envs))
         self._steps += 1
@@ -76,9 +76,12 @@ class Simulators:
                 self.faults[i] = f"environment {i} broke at step {self._steps}: {fault}"
                 self._ended[i] = True
                 continue
+            if lost := self.task.lost(seen):
+                self.faults[i] = f"environment {i} at step {self._steps}: {lost}"
+                self._ended[i] = True
             self._observations[i] = seen
             rewards[i] = self.task.reward(self._observations[i], self._goals[i], reward)
-            self._ended[i] = terminated or truncated
+            self._ended[i] |= terminated or truncated
         return self._observations.astype(np.float32), rewards, self._ended.copy()
 
     def render(self) -> NDArray[np.uint8]:

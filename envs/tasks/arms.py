@@ -23,6 +23,7 @@ from ..quiet import quiet_imports
 from .task import Array, Collecting, Task, numbers
 
 DT = 0.04  # seconds of a step
+FALLEN = 0.35  # metres: below the table's top, which is at 0.4
 WITHIN = 0.05  # metres from the goal that count as there
 GRIP, GRIP_V = ("grip_x", "grip_y", "grip_z"), ("grip_vx", "grip_vy", "grip_vz")
 FINGERS = ("finger_left", "finger_right")
@@ -97,6 +98,11 @@ class ArmTask(Task):
     def reward(self, observation: Array, goal: Array, reward: float) -> float:
         """1 for every step at the goal, as in the mazes; the environment's own is 0 there and -1 elsewhere."""
         return float(self.reached(observation, goal))
+
+    def lost(self, observation: Array) -> str:
+        """The object lies beside the table: out of the arm's reach for good."""
+        height = float(observation[self.spec.position_indices[2]])
+        return f"the object fell off the table (height {height:.2f} m)" if self.has_object and height < FALLEN else ""
 
     def rewards(self, episodes: Episodes) -> None:
         """None: the data was rewarded for goals that its observations do not name."""

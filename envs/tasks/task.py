@@ -179,6 +179,10 @@ class Task:
         """At which steps (T,) of an executed episode its task was achieved: those with a reward."""
         return np.asarray(rewards, dtype=float) > 0
 
+    def lost(self, observation: Array) -> str:
+        """Why nothing can be achieved any more from an observation (O,), in words; empty where something can."""
+        return ""
+
     def reached(self, observations: ArrayLike, goal: ArrayLike) -> NDArray[np.bool_]:
         """Whether observations (..., O) are at the goal (P,): within half a unit of position."""
         columns = self.spec.position_indices

@@ -235,6 +235,28 @@ class TestData:
             np.testing.assert_allclose(actions, one.actions, atol=1e-6)
 
 
+class TestFaults:
+    def test_an_object_that_fell_ends_its_episode_and_is_named(self):
+        from diffplan.envs.tasks.arms import place_object
+
+        task = task_of("push")
+        with Simulators(task, 2) as simulators:
+            simulators.reset([0, 1])
+            place_object(simulators.envs[1], np.array([1.3, 1.6]))
+            for _ in range(20):
+                observations, rewards, ended = simulators.step(np.zeros((2, 4), np.float32))
+            assert ended.tolist() == [False, True]
+            assert "fell off the table" in simulators.faults[1]
+            assert list(simulators.faults) == [1]
+            assert rewards[1] == 0
+
+    def test_an_arm_alone_cannot_drop_anything(self, make_env):
+        task = task_of("reach")
+        seen, _ = task.reset(make_env("reach"), np.random.default_rng(0))
+        seen[2] = 0.1
+        assert task.lost(seen) == ""
+
+
 class TestStarts:
     def test_the_object_is_where_it_was_put(self):
         task = task_of("push")
