@@ -64,7 +64,8 @@ def record_chunk(job: tuple[str, int, int]) -> list[ArmEpisode]:
 def prove(job: tuple[str, Sequence[int]]) -> list[bool]:
     """Whether the undisturbed expert holds the goal at the end of an evaluation episode, for each seed."""
     name, seeds = job
-    task, expert = _arm(name), EXPERTS[_arm(name).skill]
+    task = _arm(name)
+    expert = EXPERTS[task.skill]
     env = task.environment()
     won = []
     for seed in seeds:

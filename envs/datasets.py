@@ -99,7 +99,7 @@ def download(dataset_id: str, task: Task) -> None:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
             f"dataset {dataset_id!r} is not on this machine and the Minari hub did not give it ({reason}); "
-            f"{task.remedy}"
+            + task.remedy
         ) from error
 
 

@@ -251,9 +251,9 @@ class Executor:
 
     def _pass(self, flights: list[_Flight], observations: Array) -> None:
         """Strike off the vias that environments are at; what is planned is then over."""
-        for i, observation in enumerate(observations):
-            here = observation[self.planner.spec.position_indices]
-            if self._ahead[i] and np.linalg.norm(here - self._ahead[i][0]) <= self.passed_within:
+        for i in (i for i, ahead in enumerate(self._ahead) if ahead):
+            here = observations[i][self.planner.spec.position_indices]
+            if np.linalg.norm(here - self._ahead[i][0]) <= self.passed_within:
                 self._ahead[i].pop(0)
                 flights[i].passed = True
 
