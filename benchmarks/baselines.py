@@ -5,7 +5,7 @@ Shape letters: B environments, O observations, A actions, P positions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -78,11 +78,16 @@ def policies(task: Task, seeds: Sequence[int]) -> dict[str, Policy]:
     return made
 
 
-def run_policies(task: Task, seeds: Sequence[int]) -> dict[str, list[Array]]:
-    """Rewards (T,) of every reference, by name: of one episode per seed, until it ended."""
+def run_policies(
+    task: Task, seeds: Sequence[int], *, also: Mapping[str, Policy] | None = None
+) -> dict[str, list[Array]]:
+    """Rewards (T,) of every reference, by name: of one episode per seed, until it ended.
+
+    `also` are further policies, which must not mind how many episodes they act in at once.
+    """
     found: dict[str, list[Array]] = {}
     for simulators, group in side_by_side(task, seeds):
-        for name, policy in policies(task, group).items():
+        for name, policy in (policies(task, group) | dict(also or {})).items():
             found.setdefault(name, []).extend(_run(simulators, policy, group))
     return found
 

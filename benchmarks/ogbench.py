@@ -13,6 +13,7 @@ from diffplan.envs.tasks.ogbench import TASKS
 from .maze_report import read_published
 from .metrics import wilson
 
+OURS, CLONE, RANDOM = "diffplan", "goal-conditioned behaviour cloning", "random policy"
 HEADER = ["method", "success", "95% interval", *(f"task {n}" for n in range(1, TASKS + 1)), "steps to goal"]
 
 
@@ -57,7 +58,42 @@ def table_row(name: str, numbers: dict[str, Any]) -> list[str]:
     ]
 
 
+def method_rows(report: dict[str, Any]) -> list[list[str]]:
+    """Table (header first) of one task's benchmark: every method, and what was published."""
+    return [HEADER, *(table_row(row["method"], row) for row in report["rows"]), *published_rows(report)]
+
+
 def published_rows(numbers: dict[str, Any]) -> list[list[str]]:
     """What was published, as rows under `HEADER`."""
     found = numbers.get("published", {})
     return [[f"{method} (published)", f"{share:.1%}", *[""] * (len(HEADER) - 2)] for method, share in found.items()]
+
+
+def readme_rows(reports: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Table (header first) of several tasks' benchmarks: one row for each."""
+    header = ["task", "data", "episodes", "**diffplan**", "95% interval", "tasks 1 / 2 / 3 / 4 / 5", "cloning"]
+    header += ["random", "published (OGBench's own data)", "training", "one plan"]
+    return [header, *map(_readme_row, reports)]
+
+
+def _readme_row(report: dict[str, Any]) -> list[str]:
+    rows = {row["method"]: row for row in report["rows"]}
+    ours = table_row(OURS, rows[OURS])
+    return [
+        report["task"],
+        f"{report['data'].get('source', '')}, {report['data_steps'] / 1e6:.2g} M steps".removeprefix(", "),
+        str(report["episodes"]),
+        f"**{ours[1]}**",
+        ours[2],
+        " / ".join(ours[3 : 3 + TASKS]),
+        *(f"{rows[name]['success_rate']:.1%}" for name in (CLONE, RANDOM)),
+        ", ".join(f"{method} {100 * share:g}%" for method, share in report["published"].items()),
+        _training(report["training"]),
+        f"{1000 * rows[OURS]['plan_seconds_median']:.0f} ms ({report['device']})",
+    ]
+
+
+def _training(training: dict[str, Any]) -> str:
+    threads = training["cpu_threads"]
+    where = f"{threads} thread{'s' * (threads != 1)}" if training["device"] == "cpu" else training["device"]
+    return f"{training['minutes']:.0f} min, {where}"

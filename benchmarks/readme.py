@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import maze_report
+from diffplan.envs.tasks.ogbench import ogbench_tasks
+
+from . import maze_report, ogbench
 from .report import guides_table, learned_table, markdown
 from .robot_report import control_rows, locomotion_table
 
@@ -34,12 +36,20 @@ def _maze_part(part: str) -> Callable[[Path], str]:
     return lambda folder: _table_of(folder, "maze", maze_report.TABLES[part])
 
 
+def _ogbench_table(folder: Path) -> str:
+    """One row per task of OGBench that was measured; nothing where none was."""
+    paths = [folder / f"{name}.json" for name in ogbench_tasks()]
+    header, *rows = ogbench.readme_rows([json.loads(path.read_text()) for path in paths if path.is_file()])
+    return markdown(header, rows) if rows else ""
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "results": lambda folder: _table_of(folder, "maze", maze_report.readme_rows),
     **{part: _maze_part(part) for part in ("bars", "ablations", "cost", "quality", "giant")},
     **{part: _guides_part(part) for part in ("composition", "weights", "samplers", "ways")},
     **{name: _learned_part(name) for name in ("returns", "roundabout", "stitching")},
     "locomotion": locomotion_table,
+    "ogbench": _ogbench_table,
     "control": lambda folder: _table_of(folder, "control", control_rows),
 }
 """The README's tables by the marks between which they stand."""

@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from diffplan.envs.ogbench_scene import need_ogbench
 from diffplan.envs.presets import Preset, find_preset
 from diffplan.envs.records import write_json
 from diffplan.envs.runs import RUNS, exact_command, find_run, load_planner, read_record, versions
-from diffplan.envs.tasks import ArmTask, MazeTask, RobotTask, Task, all_tasks, find_task
+from diffplan.envs.tasks import ArmTask, MazeTask, OgbenchTask, RobotTask, Task, all_tasks, find_task
+from diffplan.envs.tasks.ogbench import ROLLOUTS, TASKS
 from diffplan.envs.training import train_run
 from diffplan.planner.training import TrainConfig
 
@@ -25,6 +27,8 @@ from .locomotion import compare
 from .maze_plots import save_plots
 from .maze_report import tables
 from .mazes import MazeBenchmark
+from .ogbench import method_rows
+from .ogbench_compare import compare_ogbench
 from .report import guides_table, learned_table, markdown
 from .robot_report import control_rows, locomotion_rows
 from .scenarios import make_scenarios
@@ -54,6 +58,12 @@ SUITE |= {
     if isinstance(task, ArmTask)
 }
 
+SUITE |= {
+    name: "train the planner, then measure it by OGBench's protocol beside its data's clone, chance and published rows"
+    for name, task in all_tasks().items()
+    if isinstance(task, OgbenchTask)
+}
+
 CONTROL_TASK = "halfcheetah-medium"
 FIRST_EPISODES, FIRST_STEPS = 4, 200  # in which the paper's recipe is compared; it takes seconds for every step
 
@@ -75,7 +85,7 @@ def run_benchmark(
         name: of `SUITE`.
         output: folder of NAME.json and NAME.md.
         run: a run to measure instead of training one.
-        episodes: per row; None for the benchmark's own number, mostly 100.
+        episodes: per row; None for the benchmark's own number: mostly 100, for OGBench's tasks the protocol's 250.
         quick: less of everything; only "maze" knows it.
 
     Raises:
@@ -92,13 +102,16 @@ def run_benchmark(
         return
     if quick:
         raise ValueError(f"benchmark {name!r} has no quick setting; only maze has")
-    episodes = 100 if episodes is None else episodes
+    episodes = _usual_episodes(name) if episodes is None else episodes
     if name in ("guides", "weights"):
         report = yield from _guides(run, episodes, weights=name == "weights")
         header, *rows = guides_table(report, "weights" if name == "weights" else "composition")
     elif name == "control":
         report = yield from _control(run)
         header, *rows = control_rows(report)
+    elif isinstance(all_tasks().get(name), OgbenchTask):
+        report = yield from _ogbench(name, run, episodes)
+        header, *rows = method_rows(report)
     elif isinstance(all_tasks().get(name), ArmTask):
         report = yield from _arm(name, run, episodes)
         header, *rows = arm_rows(report)
@@ -112,6 +125,10 @@ def run_benchmark(
     (output / f"{name}.md").write_text(f"# {name}\n\n{SUITE[name]}\n\n" + markdown(header, rows))
     yield markdown(header, rows)
     yield f"wrote {output / f'{name}.json'}"
+
+
+def _usual_episodes(name: str) -> int:
+    return TASKS * ROLLOUTS if isinstance(all_tasks().get(name), OgbenchTask) else 100
 
 
 def _mazes(output: Path, quick: bool, episodes: int | None) -> Iterator[str]:
@@ -147,6 +164,13 @@ def _robot(name: str, run: str | None, episodes: int) -> Generator[str, None, di
     folder = yield from _trained(find_task(name), run, "default")
     report = yield from compare(str(folder), read_record(folder)["dataset"], episodes, SEED)
     return report | {"training": training_record(folder), "calibration": _calibration(folder)}
+
+
+def _ogbench(name: str, run: str | None, episodes: int) -> Generator[str, None, dict[str, Any]]:
+    need_ogbench(name)  # before anything is trained
+    folder = yield from _trained(find_task(name), run, "default")
+    report = yield from compare_ogbench(str(folder), read_record(folder)["dataset"], episodes, SEED)
+    return report | {"training": training_record(folder)}
 
 
 def _arm(name: str, run: str | None, episodes: int) -> Generator[str, None, dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diffplan.planner.guides.marks import Ball, Block, Box, Disc, Mark, Spot
+from diffplan.planner.guides.marks import Ball, Block, Box, Disc, Mark, Region, Spot
 
 from .arm_postures import Postures
 from .colours import AGENT, AHEAD, AVOID, FREE, GOAL, GREY, VIA, rgba
@@ -134,6 +134,10 @@ class ArmStage:
                 case Box(x, y, width, depth):
                     middle = (x, y, TABLE_TOP + COLUMN / 2)
                     add_box(self.scene, middle, (width, depth, COLUMN), AVOID, alpha=0.3)
+                case Region(x, y, float(z), radius):
+                    add_ball(self.scene, (x, y, z), radius, VIA, alpha=0.3)
+                case Region(x, y, _, radius):
+                    add_column(self.scene, (x, y, TABLE_TOP + COLUMN / 2), radius, COLUMN, VIA, alpha=0.2)
                 case Spot(x, y, z):
                     self._add_spot(x, y, z)
 

@@ -216,7 +216,7 @@ class Scene:
             return
         here = np.ravel([] if start is None else np.asarray(start, dtype=float))
         here = here[self.position] if len(here) == len(self.task.spec.observation_names) else here
-        spots = [(mark.x, mark.y) for mark in self.marks if isinstance(mark, Spot)]
+        spots = [(mark.x, mark.y) for mark in self.marks if type(mark) is Spot]
         for points, look in ((spots, ("D", 8.0, VIA)), (here, ("o", 11.0, START)), (goal, ("*", 19.0, GOAL))):
             if points is not None and np.size(points):
                 dots = self._dots(*look)

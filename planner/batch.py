@@ -5,7 +5,7 @@ Shape letters: P problems, K candidates, B = P * K batch, H horizon (tokens), D 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +31,9 @@ class Batch:
     previous: Sequence[tuple[Plan, float]] | None = None
 
     def pins(self, spec: TrajectorySpec, horizon: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mask and values (B, H, D) in environment units: what is known, and the durations asked of free ends.
+        """Mask and values (B, H, D) in environment units: what is known, and what is asked of free ends.
+
+        Candidates whose end is free are asked for ends in the guide's regions, or else for durations, each its own.
 
         Raises:
             ValueError: conditions of another shape.
@@ -44,6 +46,8 @@ class Batch:
             )
         count, arrived = self.sampling.candidates, spec.arrived
         mask, values = (t.unsqueeze(1).repeat(1, count, 1, 1) for t in (mask, values))  # (P, K, H, D)
+        for pin, value in self._ends(spec, mask, values):
+            mask[:, :, -1, pin], values[:, :, -1, pin] = True, value
         free = ~mask[..., arrived].any(-1)
         if self.sampling.spread and spec.position and free.any():
             ends = torch.linspace(1, horizon - 1, count).round() if count > 1 else torch.tensor([horizon - 1])
@@ -51,6 +55,17 @@ class Batch:
             mask[..., arrived] |= free[..., None]
             values[..., arrived] = torch.where(free[..., None], reached, values[..., arrived])
         return mask.flatten(0, 1).to(device), values.flatten(0, 1).to(device)
+
+    def _ends(self, spec: TrajectorySpec, mask: Tensor, values: Tensor) -> Iterator[tuple[list[int] | int, Tensor]]:
+        """Columns and values (P, K, n) or (P, K) to pin at the last tokens: of points in the regions wished for."""
+        regions = () if self.wish is None else self.wish.guide.regions
+        if not regions or mask[..., spec.arrived].any() or mask[:, :, -1, spec.position_columns].any():
+            return
+        count, start = mask.shape[1], values[:, 0, 0, spec.position_columns]
+        each = -(-count // len(regions))
+        ends = torch.stack([region.ends(start, each) for region in regions], dim=2).flatten(1, 2)[:, :count]
+        yield spec.position_columns[: ends.shape[-1]], ends
+        yield spec.arrived, torch.ones(mask.shape[:2])
 
     def exact(self, count: int, pinned: Tensor, trajectories: Tensor) -> Tensor:
         """Trajectories, `count` of each problem, in environment units, with what is pinned put in as it was given."""

@@ -136,10 +136,11 @@ class ArmTask(Task):
 
 
 def place_object(env: Any, place: Array) -> None:
-    """Put a Fetch environment's object at (2,) on the table, at rest."""
+    """Put a Fetch environment's object at rest at (2,), as high as it is, or at (3,)."""
     joint = env._utils.get_joint_qpos(env.model, env.data, "object0:joint").copy()
-    joint[:2] = place
+    joint[: len(place)] = place
     env._utils.set_joint_qpos(env.model, env.data, "object0:joint", joint)
+    env._utils.set_joint_qvel(env.model, env.data, "object0:joint", np.zeros(6))
     env._mujoco.mj_forward(env.model, env.data)
 
 

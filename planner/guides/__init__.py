@@ -7,7 +7,7 @@ a command line.
 """
 
 from .guide import Cost, Guide, Sight, Term, as_guide
-from .marks import Ball, Block, Box, Disc, Mark, SpeedLimit, Spot
+from .marks import Ball, Block, Box, Disc, Mark, Region, SpeedLimit, Spot
 from .motion import effort, learned_return, length, smooth, speed
 from .places import avoid, goal, region, via, wall, workspace
 from .specs import Surroundings, all_guides, example, explain, parse_guide, parse_guides, register_guide
@@ -20,6 +20,7 @@ __all__ = [
     "Disc",
     "Guide",
     "Mark",
+    "Region",
     "Sight",
     "SpeedLimit",
     "Spot",

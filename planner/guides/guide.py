@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from ..spec import TrajectorySpec
-from .marks import Mark
+from .marks import Mark, Region
 
 Cost: TypeAlias = Callable[[TrajectorySpec, Tensor], Tensor]
 """Trajectories (B, H, D) in environment units to costs (B,), lower is better."""
@@ -145,6 +145,11 @@ class Guide:
     def describe(self) -> tuple[str, ...]:
         """One line per term, a SPEC wherever it came from one."""
         return tuple(f"{t.name}@{t.weight:.12g}" for t in self.terms)
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Where plans that have no goal may end, by terms that want it."""
+        return tuple(t.mark for t in self.terms if isinstance(t.mark, Region) and t.weight > 0)
 
     @property
     def marks(self) -> tuple[Mark, ...]:

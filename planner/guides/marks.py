@@ -6,12 +6,16 @@ Positions are in position units (metres). Shape letters: ... any leading shape, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
+
+INNER = 0.8  # of a region's radius, within which ends are looked for
+GOLDEN, PLASTIC = 1.6180339887498949, 1.3247179572447460
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,34 @@ class Spot:
     def center(self) -> tuple[float, ...]:
         """Of as many positions as it is about."""
         return (self.x, self.y) if self.z is None else (self.x, self.y, self.z)
+
+
+@dataclass(frozen=True)
+class Region(Spot):
+    """A place to end in: anywhere within a radius of a point."""
+
+    radius: float = 0.0
+
+    def ends(self, start: Tensor, count: int) -> Tensor:
+        """Points (..., count, n) to end at: from a start (..., P) the nearest, then some spread evenly within.
+
+        Spread along an additive recurrence, which covers a disc or a ball evenly for any count (the golden ratio's, and
+        with it the plastic number's in space). They keep to `INNER` of the radius, so that who ends a little beside one
+        is within.
+        """
+        center, radius = start.new_tensor(self.center), INNER * self.radius
+        off = start[..., : len(center)] - center
+        nearest = off * (radius / off.norm(dim=-1, keepdim=True).clamp(min=1e-9)).clamp(max=1.0)
+        number = torch.arange(1, count, dtype=start.dtype, device=start.device)[:, None]
+        share = ((number - 0.5) / max(count - 1, 1)) ** (1 / len(center))
+        turn = 2 * math.pi * number / (GOLDEN if len(center) == 2 else PLASTIC)
+        around = torch.cat([turn.cos(), turn.sin()], dim=-1)
+        if len(center) == 3:
+            height = 1 - 2 * torch.frac(number / PLASTIC**2)
+            around = torch.cat([(1 - height**2).sqrt() * around, height], dim=-1)
+        within = share * around
+        spread = (center + radius * within).expand(*start.shape[:-1], -1, -1)
+        return torch.cat([(center + nearest).unsqueeze(-2), spread], dim=-2)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ..spec import TrajectorySpec
 from .guide import Guide, Sight, Term
-from .marks import Ball, Block, Box, Disc, Spot, distance
+from .marks import Ball, Block, Box, Disc, Region, Spot, distance
 
 Clearance: TypeAlias = Callable[[Tensor], Tensor]
 """Positions (..., P) to signed distances (...) from the nearest obstacle, differentiable."""
@@ -169,6 +169,9 @@ def goal(x: float, y: float, z: float | None = None) -> Guide:
 def region(x: float, y: float, radius: float, z: float | None = None) -> Guide:
     """End anywhere near a point: the squared distance of the last token beyond a radius, in square metres.
 
+    Where no goal is pinned each candidate is asked to end at a point of its own within, so that the best of them says
+    which part of the region to go to.
+
     Args:
         x: metres.
         y: metres.
@@ -178,7 +181,7 @@ def region(x: float, y: float, radius: float, z: float | None = None) -> Guide:
     Example: `region:x=1,y=1,radius=0.2@300`
     """
     _positive("region", "radius", radius)
-    spot = Spot(x, y, z)
+    spot = Region(x, y, z, radius)
 
     def cost(spec: TrajectorySpec, path: Tensor) -> Tensor:
         return F.relu(distance(_positions(spec, path)[:, -1], spot.center) - radius).square()

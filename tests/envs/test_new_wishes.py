@@ -8,6 +8,7 @@ import pytest
 from diffplan.envs.requests import Request, answer, settle
 from diffplan.envs.rollouts import Ride, execute
 from diffplan.envs.runs import SHIPPED, load_planner
+from diffplan.planner.guides import region
 
 START, NEAR, FAR, CORNER = "cell:3,1", "cell:1,1", "cell:1,2", "cell:1,3"
 """The umaze is a U on its side: from (3, 1) along its way lie (3, 3), (1, 3), (1, 2) and (1, 1)."""
@@ -88,4 +89,34 @@ class TestRegion:
         for seed in (0, 1):
             result = ride(start=START, goal=CORNER, pin_goal=False, guides=[spec], seed=seed)
             gaps = np.linalg.norm(result.rollout.states[:, :2] - (x, y), axis=1)
-            assert gaps.min() <= 0.5
+            assert gaps[-1] <= 0.4
+
+    def test_every_candidate_is_asked_for_an_end_of_its_own_in_it(self, shipped):
+        planner, task = shipped
+        x, y = task.maze.center((1, 3))
+        start = [*task.maze.center((3, 1)), 0.0, 0.0]
+        within = 10.0 * region(x, y, radius=0.4)
+        plan = planner.plan(planner.problem(start), guide=within, candidates=6)
+        ends = plan.trajectories[:, -1, planner.spec.position_columns]
+        assert np.linalg.norm(ends - (x, y), axis=-1).max() <= 0.8 * 0.4 + 1e-5
+        assert len(np.unique(ends.round(3), axis=0)) == 6
+        assert (plan.trajectories[:, -1, planner.spec.arrived] == 1).all()
+
+    def test_a_goal_that_is_given_is_kept_to_and_what_is_to_be_left_is_not_gone_to(self, shipped):
+        planner, task = shipped
+        x, y = task.maze.center((1, 3))
+        start, corner = [*task.maze.center((3, 1)), 0.0, 0.0], [*task.maze.center((1, 1))]
+        plan = planner.plan(planner.problem(start, corner), guide=region(x, y, radius=0.4), candidates=3)
+        np.testing.assert_allclose(plan.trajectories[:, -1, planner.spec.position_columns], [corner] * 3, atol=1e-6)
+        away = planner.plan(planner.problem(start), guide=-1.0 * region(x, y, radius=0.4), candidates=3)
+        assert np.linalg.norm(away.trajectories[:, -1, planner.spec.position_columns] - (x, y), axis=-1).min() > 0.4
+
+    def test_ends_of_two_regions_are_shared_among_candidates(self, shipped):
+        planner, task = shipped
+        one, other = task.maze.center((1, 3)), task.maze.center((1, 1))
+        both = region(*one, radius=0.4) + region(*other, radius=0.4)
+        start = [*task.maze.center((3, 1)), 0.0, 0.0]
+        plan = planner.plan(planner.problem(start), guide=both, candidates=5)
+        ends = plan.trajectories[:, -1, planner.spec.position_columns]
+        near = [(np.linalg.norm(ends - place, axis=-1) < 0.4).sum() for place in (one, other)]
+        assert sorted(near) == [2, 3]

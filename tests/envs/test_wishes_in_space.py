@@ -25,7 +25,7 @@ from diffplan.envs.wishes import (
     parse_wishes,
     places_at,
 )
-from diffplan.planner.guides import Ball, Block, Box, Disc, Spot, avoid, goal, region, via, workspace
+from diffplan.planner.guides import Ball, Block, Box, Disc, Region, Spot, avoid, goal, region, via, workspace
 from diffplan.planner.plan import Plan
 
 AWAY = (9.0, 9.0, 9.0)
@@ -153,7 +153,13 @@ class TestMarks:
         + region(0, 3, radius=0.1, z=0.4)
         + workspace(z_max=1)
     )
-    WANT = (Ball(1, 0, 0.4, 0.5), Block(1, 0, 0.1, 0.2, 0.5, 0.3), Spot(0, 1, 0.2), Spot(0, 2, 0.3), Spot(0, 3, 0.4))
+    WANT = (
+        Ball(1, 0, 0.4, 0.5),
+        Block(1, 0, 0.1, 0.2, 0.5, 0.3),
+        Spot(0, 1, 0.2),
+        Spot(0, 2, 0.3),
+        Region(0, 3, 0.4, 0.1),
+    )
 
     def test_of_a_guide(self):
         assert marks_of(self.GUIDE) == self.WANT
@@ -179,7 +185,7 @@ class TestMarks:
         plan = straight(task, TestFeasible.THROUGH, TestFeasible.ABOVE)
         assert plan_picture(task, plan, start=(0, 0, 0), goal=(1, 0, 0.5), marks=self.WANT).ndim == 3
         plane = replace(space, position=space.position[:2], velocity=space.velocity[:2], bodies=())
-        flat = (Disc(1, 0, 0.4), Box(1, 0, 0.1, 0.2), Spot(0, 1), Spot(0, 2), Spot(0, 3))
+        flat = (Disc(1, 0, 0.4), Box(1, 0, 0.1, 0.2), Spot(0, 1), Spot(0, 2), Region(0, 3, None, 0.1))
         seen, want = (
             plan_picture(replace(task, spec=plane), replace(plan, spec=plane), start=(0, 0), goal=(1, 0), marks=marks)
             for marks in (self.WANT, flat)

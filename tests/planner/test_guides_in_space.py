@@ -20,6 +20,7 @@ from diffplan.planner.guides import (
     Box,
     Disc,
     Guide,
+    Region,
     Sight,
     Spot,
     avoid,
@@ -289,12 +290,35 @@ class TestPoints:
         path = torch.zeros(1, 3, spec.width, dtype=torch.float64)
         assert region(3, 4, radius=2).score(spec, path).item() == pytest.approx(-9)
         assert region(3, 4, radius=5.1).score(spec, path).item() == 0
-        assert region(3, 4, radius=2).marks == (Spot(3, 4),)
+        assert region(3, 4, radius=2).marks == (Region(3, 4, radius=2),)
 
     @pytest.mark.parametrize("radius", [0, -1, math.nan])
     def test_a_region_that_cannot_be_is_refused(self, radius):
         with pytest.raises(ValueError, match="radius"):
             region(0, 0, radius=radius)
+
+    @pytest.mark.parametrize("place", [Region(1, 2, radius=0.5), Region(1, 2, 3.0, radius=0.5)])
+    @pytest.mark.parametrize("start", [(5.0, 6.0, 7.0), (1.1, 1.9, 3.0)])
+    @pytest.mark.parametrize("count", [1, 2, 9])
+    def test_ends_of_a_region_lie_within_and_the_first_is_the_nearest(self, place, start, count):
+        begin, axes = torch.tensor(start).double(), len(place.center)
+        ends = place.ends(begin, count)
+        assert ends.shape == (count, axes)
+        off = ends - torch.tensor(place.center).double()
+        assert off.norm(dim=-1).max() <= 0.8 * 0.5 + 1e-9
+        gaps = (ends - begin[:axes]).norm(dim=-1)
+        assert gaps[0] == gaps.min()
+        out = max(0.0, (begin[:axes] - torch.tensor(place.center)).norm().item() - 0.4)
+        assert gaps[0].item() == pytest.approx(out, abs=1e-9)
+
+    @pytest.mark.parametrize("place", [Region(0, 0, radius=1.0), Region(0, 0, 0.0, radius=1.0)])
+    def test_ends_of_a_region_cover_it_evenly(self, place):
+        """Half of them lie in the half of the space that is nearest to the middle, and on either side of each axis."""
+        axes = len(place.center)
+        ends = place.ends(torch.full((3,), 9.0).double(), 1001)[1:] / 0.8
+        assert (ends.norm(dim=-1) < 0.5 ** (1 / axes)).double().mean().item() == pytest.approx(0.5, abs=0.01)
+        for axis in range(axes):
+            assert (ends[:, axis] > 0).double().mean().item() == pytest.approx(0.5, abs=0.02)
 
     def test_via_is_the_softly_least_squared_distance(self, space):
         path = resting(space, (0.0, 0.0, 0.0), tokens=3)
@@ -311,8 +335,9 @@ class TestPoints:
         assert missed == pytest.approx(-1, abs=1e-6)
 
     def test_it_looks_like_its_point(self):
-        for guide in (goal(1, 2, 3), via(1, 2, 3), region(1, 2, radius=0.1, z=3)):
+        for guide in (goal(1, 2, 3), via(1, 2, 3)):
             assert guide.marks == (Spot(1, 2, 3),)
+        assert region(1, 2, radius=0.1, z=3).marks == (Region(1, 2, 3, radius=0.1),)
 
 
 @pytest.mark.parametrize("name", IN_SPACE)
