@@ -11,13 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffplan.envs.runs import SHIPPED, find_run, read_record, save_planner
+from diffplan.envs.runs import ASSETS, find_run, read_record, save_planner
 from diffplan.planner.pipeline import TrajectoryPlanner
 
 MOST_BYTES = 3 * 2**20
 
 
-def ship(run: Path, target: Path = SHIPPED) -> int:
+def ship(run: Path, target: Path) -> int:
     """Write the run's planner to `target` with the record of its training; the bytes it takes.
 
     Raises:
@@ -40,8 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path)
-    size = ship(parser.parse_args(arguments).run)
-    sys.stdout.write(f"{SHIPPED}: {size / 2**20:.2f} MiB\n")
+    run = parser.parse_args(arguments).run
+    target = ASSETS / read_record(run)["task"]
+    size = ship(run, target)
+    sys.stdout.write(f"{target}: {size / 2**20:.2f} MiB\n")
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from diffplan.envs.tasks.ogbench import ROLLOUTS, TASKS
 from diffplan.envs.training import train_run
 from diffplan.planner.training import TrainConfig
 
+from .arm_wishes import measure, wishes_rows
 from .arms import INVERSE, JOINT, arm_rows, compare_arms
 from .control import control_frequency, first_steps
 from .dials import cost_of_guidance, monotone, samplers, ways
@@ -43,6 +44,7 @@ SUITE = {
     "returns": "maze2d-umaze with no goal given, led by the learned return alone",
     "roundabout": "steps to the goal after training on data half of whose routes are detours (maze2d-umaze-roundabout)",
     "stitching": "goals farther than any episode of the data goes (multi2d-umaze-stitch)",
+    "arms": "wishes that the arm was never trained for: obstacles, an order, a choice, a region; and a lost block",
     "control": "control frequency of a robot's planner beside Diffuser's own recipe, which is trained into RUN-paper",
 }
 
@@ -64,6 +66,7 @@ SUITE |= {
     if isinstance(task, OgbenchTask)
 }
 
+WISHING = "fetch-pick-and-place"
 CONTROL_TASK = "halfcheetah-medium"
 FIRST_EPISODES, FIRST_STEPS = 4, 200  # in which the paper's recipe is compared; it takes seconds for every step
 
@@ -106,6 +109,9 @@ def run_benchmark(
     if name in ("guides", "weights"):
         report = yield from _guides(run, episodes, weights=name == "weights")
         header, *rows = guides_table(report, "weights" if name == "weights" else "composition")
+    elif name == "arms":
+        report = yield from _arm_wishes(run, episodes)
+        header, *rows = wishes_rows(report)
     elif name == "control":
         report = yield from _control(run)
         header, *rows = control_rows(report)
@@ -183,6 +189,16 @@ def _arm(name: str, run: str | None, episodes: int) -> Generator[str, None, dict
     folders = {JOINT: joint, INVERSE: alone}
     report = yield from compare_arms({method: str(folder) for method, folder in folders.items()}, episodes, SEED)
     return report | {"training": {method: training_record(folder) for method, folder in folders.items()}}
+
+
+def _arm_wishes(run: str | None, episodes: int) -> Generator[str, None, dict[str, Any]]:
+    """With the planner that ships, or a run of its task."""
+    planner, task = load_planner(run or WISHING)
+    if not isinstance(task, ArmTask):
+        raise ValueError(f"benchmark 'arms' is about the Fetch arm; {run} was trained for {task.name}")
+    rows = yield from measure(planner, task, episodes, seed=SEED)
+    known = {"task": task.name, "seed": SEED, "episodes": episodes, "rows": rows, "device": str(planner.device)}
+    return known | {"sampling": asdict(planner.sampling), "replan_every": task.replan_every}
 
 
 def _control(run: str | None) -> Generator[str, None, dict[str, Any]]:

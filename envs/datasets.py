@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -147,11 +148,25 @@ def _read(dataset_id: str, stamp: tuple[tuple[str, int, int], ...]) -> tuple[str
     with quiet_imports(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset = minari.load_dataset(dataset_id)
-        rows = [
-            (_states(e.observations), np.asarray(e.actions), np.asarray(e.rewards), bool(e.terminations[-1]))
-            for e in dataset.iterate_episodes()
-        ]
+        rows = [row for e in dataset.iterate_episodes() for row in _by_goal(e)]
         return getattr(dataset.spec.env_spec, "id", ""), rows
+
+
+def _by_goal(episode: Any) -> Iterator[tuple[Any, ...]]:
+    """Rows of an episode, cut where it goes on to another goal, as mazes are recorded.
+
+    What idles at a goal before there is another would be a way to that one, which plans would imitate.
+    """
+    parts = (_states(episode.observations), episode.actions, episode.rewards)
+    states, actions, rewards = (np.asarray(part) for part in parts)
+    goals = episode.observations.get("desired_goal") if isinstance(episode.observations, dict) else None
+    if not isinstance(goals, np.ndarray):
+        goals = np.zeros((len(states), 0))
+    changes = 1 + np.flatnonzero((np.diff(goals, axis=0) != 0).any(axis=1))
+    cuts = [0, *changes[changes < len(actions)].tolist(), len(actions)]
+    for begin, end in itertools.pairwise(cuts):
+        failed = bool(episode.terminations[-1]) and end == len(actions)
+        yield states[begin : end + 1], actions[begin:end], rewards[begin:end], failed
 
 
 def _check_environment(recorded: str, task: Task) -> None:

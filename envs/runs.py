@@ -29,7 +29,8 @@ from .storage import versions_of
 from .tasks import Task, all_tasks, find_task, is_task, task_of, task_on
 
 RUNS = Path("runs")
-SHIPPED = Path(__file__).parent / "assets" / "maze2d-umaze"
+ASSETS = Path(__file__).parent / "assets"
+SHIPPED = ASSETS / "maze2d-umaze"
 STATE, RETURNS_STATE = "training_state.safetensors", "returns_state.safetensors"
 INVERSE_STATE = "inverse_state.safetensors"
 
@@ -91,9 +92,9 @@ def _of_task(task: Task, root: Path) -> Path:
     try:
         return newest_run(task, root=root, trained=True)
     except ValueError:
-        if task.name != SHIPPED.name:
+        if not (ASSETS / task.name / "model_index.json").is_file():
             raise
-        return SHIPPED
+        return ASSETS / task.name
 
 
 def load_planner(

@@ -184,7 +184,15 @@ def _run(job: Job, *, only: Only | None = None) -> Iterator[Progress]:
     shown = _shown(job.episodes, task, job.preset)
     alone = job.preset.actions == "inverse"
     fixed = shown is not job.episodes
-    windows = Windows(shown, task.spec, horizon=task.horizon, device=device, fixed=fixed, state_only=alone)
+    windows = Windows(
+        shown,
+        task.spec,
+        horizon=task.horizon,
+        device=device,
+        fixed=fixed,
+        state_only=alone,
+        stays_within=task.stays_within,
+    )
     scheduler = make_scheduler("ddim", train_steps=job.preset.noise_levels)
     levels, normalizer = scheduler.alphas_cumprod, Normalizer.fit(job.episodes, task.spec, task.normalizer)
     network = _begin(job, job.denoiser, lambda: _denoiser(job), STATE)

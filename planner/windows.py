@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .episodes import Episodes
@@ -33,6 +34,10 @@ class Windows:
         discount: of rewards, per environment step; None where returns are not asked for.
         fixed: windows are always of the whole horizon and arrive at its last token, as in Diffuser.
         state_only: actions are left out (zero), for plans of states alone (see `inverse`).
+        stays_within: hindsight's goals are places where the position stays, within so many position units, until its
+            episode ends, and windows end when it comes there; one that comes to no rest has windows of random lengths,
+            one that never moves has none. None takes any place that was passed: whoever has to hold a goal learns from
+            those to pass it.
 
     Raises:
         ValueError: widths do not fit the spec, no episode is long enough for two tokens or a horizon that is longer
@@ -49,6 +54,7 @@ class Windows:
         discount: float | None = None,
         fixed: bool = False,
         state_only: bool = False,
+        stays_within: float | None = None,
     ) -> None:
         check_widths(episodes, spec)
         longest = int(episodes.lengths.max())
@@ -63,11 +69,15 @@ class Windows:
         absorbs, usable = _absorbing(episodes, spec, room, horizon)
         if fixed:
             usable &= room >= horizon - 1
+        until = np.zeros(len(room), dtype=np.int64)  # tokens to where the position stays; 0 for any number
+        if stays_within is not None:
+            until, moved = until_it_stays(episodes, spec, stays_within)
+            usable &= moved & (until <= np.minimum(room, horizon - 1))
         if not usable.any():
             raise ValueError(f"no episode is long enough for a window of {horizon} tokens of {spec.stride} steps")
         self.starts = torch.from_numpy(np.flatnonzero(usable)).to(device)
         self.room = torch.from_numpy(np.minimum(room, horizon - 1)).to(device)
-        self.absorbs = torch.from_numpy(absorbs).to(device)
+        self.absorbs, self.until = (torch.from_numpy(each).to(device) for each in (absorbs, until))
         self.observations = torch.from_numpy(episodes.observations).to(device)
         actions = np.zeros_like(episodes.actions) if state_only else _stride_means(episodes.actions, spec.stride)
         self.actions = torch.from_numpy(actions).to(device)
@@ -104,7 +114,8 @@ class Windows:
         if self.fixed or not self.spec.position:
             return first, room
         length = torch.where(coin < 0.5, torch.exp(u * torch.log(room + 1.0)), 1 + u * room).long()
-        return first, torch.minimum(length, room).clamp(min=1)  # rounding must not carry a window past its episode
+        length = torch.minimum(length, room).clamp(min=1)  # rounding must not carry a window past its episode
+        return first, torch.where(self.until[first] > 0, self.until[first], length)
 
     def window(self, first: Tensor, length: Tensor) -> Tensor:
         """The windows (B, H, D) that begin at states `first` (B,) and last `length` (B,) tokens."""
@@ -199,6 +210,28 @@ def _absorbing(
     failed = np.zeros(len(episodes), dtype=bool) if episodes.terminated is None else episodes.terminated
     absorbs = np.repeat(failed, np.diff(episodes.offsets)) & (room < horizon)
     return absorbs, (room >= horizon) | (absorbs & (room >= 1))  # an end that only cuts off has no action to show
+
+
+def until_it_stays(
+    episodes: Episodes, spec: TrajectorySpec, within: float
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Tokens (S,) from each state to the one from which its episode's position stays near where it ends, at least 1.
+
+    It has to stay for a token or longer; 0 where it does not.
+
+    Returns:
+        The tokens, and whether the position moves in the state's episode at all (S,).
+    """
+    until, moved = np.zeros(episodes.offsets[-1], dtype=np.int64), np.zeros(episodes.offsets[-1], dtype=bool)
+    positions = episodes.observations[:, spec.position_indices]
+    for begin, end in zip(episodes.offsets[:-1], episodes.offsets[1:], strict=True):
+        away = np.flatnonzero(np.linalg.norm(positions[begin:end] - positions[end - 1], axis=1) > within)
+        settled = away[-1] + 1 if len(away) else 0
+        moved[begin:end] = settled > 0
+        if end - 1 - begin - settled >= spec.stride:
+            left = settled - np.arange(end - begin)
+            until[begin:end] = np.maximum(1, -(-left // spec.stride))
+    return until, moved
 
 
 def check_widths(episodes: Episodes, spec: TrajectorySpec) -> None:

@@ -201,6 +201,7 @@ def arm_tasks() -> dict[str, Task]:
     settings: dict[str, Any] = {
         "episode_steps": 50,
         "held_at_end": True,
+        "stays_within": WITHIN / 2,
         "replan_every": 2,
         "tolerance": -1.0,
         "passed_within": 0.03,

@@ -47,6 +47,7 @@ class Task:
         horizon: tokens per plan.
         episode_steps: length of an evaluation episode.
         held_at_end: an episode is a success if its last step is rewarded; otherwise any step will do.
+        stays_within: hindsight's goals are only places where the position stays (see `planner.windows.Windows`).
         together: episodes that are run side by side at most, for environments that take much memory; 0 for any number.
         width: channels of the network's first level.
         multipliers: channels of each level as multiples of it.
@@ -82,6 +83,7 @@ class Task:
     horizon: int = 32
     episode_steps: int = 1000
     held_at_end: bool = False
+    stays_within: float | None = None
     together: int = 0
     width: int = 32
     multipliers: tuple[int, ...] = (1, 2, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from diffplan.envs import arm_data
 from diffplan.envs.arm_data import Disturbed, collect_arm, prove, record_chunk, record_episode
 from diffplan.envs.control import controller_for, executor_for
-from diffplan.envs.datasets import collect, describe, load_episodes
+from diffplan.envs.datasets import _by_goal, collect, describe, load_episodes
 from diffplan.envs.experts import EXPERTS
 from diffplan.envs.runs import load_planner
 from diffplan.envs.simulators import Simulators
@@ -227,12 +228,48 @@ class TestData:
         _, _, episodes = recorded
         task, seeds = task_of("push"), np.random.SeedSequence(7).generate_state(2)
         own = [e for s in seeds for e in record_chunk((task.name, 2, int(s)))]
-        assert len(episodes) == 4
         assert episodes.rewards is None
+        again = episodes.joined()
+        assert len(again) == 4 <= len(episodes)
         for i, one in enumerate(own):
-            observations, actions = episodes.episode(i)
+            observations, actions = again.episode(i)
             np.testing.assert_allclose(observations, task.observed(one.observations["observation"]), atol=1e-5)
             np.testing.assert_allclose(actions, one.actions, atol=1e-6)
+
+
+class TestGoals:
+    def test_an_episode_is_read_as_one_for_each_goal(self, make_env):
+        """Idling at a goal before there is another is no way to that one."""
+        task, env = task_of("reach"), make_env("reach")
+        recorded = record_episode(task, env, np.random.default_rng(4))
+        goals = recorded.observations["desired_goal"]
+        raw = SimpleNamespace(
+            observations=recorded.observations,
+            actions=recorded.actions,
+            rewards=recorded.rewards,
+            terminations=np.zeros(len(recorded.actions), bool),
+        )
+        rows = list(_by_goal(raw))
+        assert len(rows) == len(np.unique(goals, axis=0)) > 1
+        seen = 0
+        for states, actions, rewards, failed in rows:
+            assert len(states) == len(actions) + 1 == len(rewards) + 1
+            assert not failed
+            np.testing.assert_array_equal(states, recorded.observations["observation"][seen : seen + len(states)])
+            np.testing.assert_array_equal(actions, recorded.actions[seen : seen + len(actions)])
+            assert len(np.unique(goals[seen : seen + len(actions)], axis=0)) == 1
+            seen += len(actions)
+        assert seen == len(recorded.actions)
+
+    def test_a_failure_is_the_last_ones(self):
+        goals = np.array([[0.0], [0.0], [1.0], [1.0], [2.0]])  # the last changes after the last action
+        raw = SimpleNamespace(
+            observations={"observation": np.arange(5.0)[:, None], "desired_goal": goals},
+            actions=np.zeros((4, 1)),
+            rewards=np.zeros(4),
+            terminations=np.array([False, False, False, True]),
+        )
+        assert [(len(actions), failed) for _, actions, _, failed in _by_goal(raw)] == [(2, False), (2, True)]
 
 
 class TestFaults:

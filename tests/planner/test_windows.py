@@ -310,3 +310,44 @@ def test_check_horizon_allows_up_to_the_longest_episode(episodes, spec, stride, 
     check_horizon(episodes, spec, most)
     with pytest.raises(ValueError, match=f"at most {most} "):
         check_horizon(episodes, spec, most + 1)
+
+
+class TestGoalsThatAreHeld:
+    """Windows that end where the position comes to stay; `along` gives x at each step, all else is zero."""
+
+    @staticmethod
+    def episodes(*along: list[float]) -> Episodes:
+        states = [np.pad(np.array(x)[:, None], ((0, 0), (0, 3))) for x in along]
+        return Episodes.from_arrays(states, [np.zeros((len(x) - 1, 2)) for x in along])
+
+    def test_they_end_at_the_first_token_from_which_it_stays(self, spec, generator):
+        way = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 5.05, 5.0, 5.0, 5.0]  # stays from step 5 on, to 0.1
+        windows = Windows(self.episodes(way), replace(spec, stride=2), horizon=6, stays_within=0.1)
+        first, length = windows.draw(200, generator)
+        assert {(int(f), int(n)) for f, n in zip(first, length, strict=True)} == {
+            *((start, -(-(5 - start) // 2)) for start in range(5)),
+            *((start, 1) for start in (5, 6, 7)),  # and 8 and 9 have no whole token left
+        }
+        ends = windows.window(first, length)[:, -1, spec.position_columns[0]]
+        assert ((ends - 5.0).abs() <= 0.1).all()
+
+    def test_a_place_that_is_only_passed_is_no_goal(self, spec, generator):
+        way = [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 3.0, 3.0, 3.0]
+        windows = Windows(self.episodes(way), replace(spec, stride=1), horizon=10, stays_within=0.1)
+        first, length = windows.draw(100, generator)
+        assert (windows.window(first, length)[:, -1, spec.position_columns[0]] == 3.0).all()
+        passed = Windows(self.episodes(way), replace(spec, stride=1), horizon=10)
+        first, length = passed.draw(100, generator)
+        assert (passed.window(first, length)[:, -1, spec.position_columns[0]] == 1.0).any()
+
+    def test_too_far_to_be_shown_is_left_out(self, spec, generator):
+        way = [*map(float, range(10)), 9.0, 9.0]
+        windows = Windows(self.episodes(way), replace(spec, stride=1), horizon=4, stays_within=0.1)
+        assert windows.starts.tolist() == [6, 7, 8, 9, 10]
+
+    def test_what_comes_to_no_rest_has_windows_of_any_length_and_what_never_moves_none(self, spec, generator):
+        on, still = [*map(float, range(9))], [3.0] * 9
+        windows = Windows(self.episodes(on, still), replace(spec, stride=2), horizon=5, stays_within=0.1)
+        first, length = windows.draw(500, generator)
+        assert first.max() < 8
+        assert {int(n) for f, n in zip(first, length, strict=True) if f == 0} == {1, 2, 3, 4}
