@@ -9,8 +9,10 @@ Shape letters: T executed steps, O observations, A actions, P positions, M point
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from diffplan.envs.control import executor_for
+from diffplan.envs.parallel import on_all_cores
+from diffplan.envs.runs import load_planner
 from diffplan.envs.simulators import Array, Simulators
 from diffplan.envs.tasks import ArmTask
 from diffplan.envs.tasks.arms import place_object
@@ -37,7 +41,7 @@ APPROACH = 0.08  # metres above the object that a grasp begins at
 LONGER = 100  # steps of episodes that ask for more than one movement
 REGION, REGION_WEIGHT = 0.08, 100.0  # metres of its radius; weight of its guide
 LIFTED = 0.46  # metres, height of a block's middle that is no longer on the table, where it is at 0.425
-ON_TABLE = 0.425
+ON_TABLE, AIR = 0.425, 0.05  # metres: the same on the table; a goal in the air is higher by so much at least
 
 
 @dataclass(frozen=True)
@@ -125,71 +129,64 @@ def placed(words: str) -> list[Disc | Box]:
 
 def obstructed(
     planner: TrajectoryPlanner, task: ArmTask, count: int, *, seed: int
-) -> Iterator[tuple[int, str, Rollout]]:
-    """Seeds of episodes, each with an obstacle in words and the episode without a guide that it is in the way of."""
-    rng, found, tried = np.random.default_rng([seed, 4]), 0, 0
-    while found < count:
+) -> Generator[str, None, list[tuple[int, str, bool]]]:
+    """Seeds of episodes, each with an obstacle in words, and whether the goal is held where it is not there."""
+    rng, found, tried = np.random.default_rng([seed, 4]), list[tuple[int, str, bool]](), 0
+    while len(found) < count:
         seeds = task.seeds(seed, tried + count)[tried:]
         tried += count
         for own, rollout in zip(seeds, episodes(planner, task, seeds), strict=True):
             words = obstruct(task, rollout, rng)
-            if words is not None and found < count:
-                found += 1
-                yield own, words, rollout
+            found += [(own, words, held(task, rollout))] if words is not None else []
+        yield f"{task.name}: room for an obstacle in {len(found)} of {tried} episodes"
+    return found[:count]
 
 
-def avoiding(
-    planner: TrajectoryPlanner, task: ArmTask, count: int, *, seed: int, **options: Any
-) -> Generator[str, None, Row]:
-    """Episodes with an obstacle where they went without one: kept if nothing touched it."""
-    came, plain = list[tuple[bool, bool]](), list[bool]()
-    for own, words, free in obstructed(planner, task, count, seed=seed):
-        keep = [*places_at(task, free.states[0]), free.goal.tolist()]
-        guide = parse_wishes(task, planner, avoid=[words], keep=keep)
-        (done,) = episodes(planner, task, [own], guide=guide, feasible=feasible_for(task, guide), **options)
-        came.append((not touches(task, done.states, placed(words)), held(task, done)))
-        plain.append(held(task, free))
-        if len(came) % 10 == 0:
-            yield f"{task.name}, {len(came)} obstacles: {Row.of('', task, came, float(np.mean(plain)))}"
-    return Row.of("an obstacle on the way", task, came, float(np.mean(plain)))
+# ------------------------------------------------------------------------------------------------- episodes
+
+Came = tuple[bool, bool]
+"""Whether a wish came true, and whether the goal was held at the end."""
 
 
-# ------------------------------------------------------------------------------- order, choice, region, loss
+def around(planner: TrajectoryPlanner, task: ArmTask, seed: int, words: str) -> Came:
+    """An obstacle, as `--avoid` takes it: kept if nothing that moves came into it."""
+    with Simulators(task, 1) as simulators:
+        (begun,), (goal,) = simulators.reset([seed])
+    guide = parse_wishes(task, planner, avoid=[words], keep=[*places_at(task, begun), goal.tolist()])
+    (done,) = episodes(planner, task, [seed], guide=guide, feasible=feasible_for(task, guide))
+    return not touches(task, done.states, placed(words)), held(task, done)
 
 
-def in_order(planner: TrajectoryPlanner, task: ArmTask, seeds: Sequence[int], others: Sequence[Array]) -> Row:
+def in_order(planner: TrajectoryPlanner, task: ArmTask, seed: int, other: Sequence[float]) -> Came:
     """Another place first: kept if it was passed on the way."""
-    came = []
-    for own, via in zip(seeds, others, strict=True):
-        (done,) = episodes(planner, task, [own], steps=LONGER, vias=[via.tolist()])
-        gaps = np.linalg.norm(done.states[:, task.spec.position_indices] - via, axis=-1)
-        came.append((bool(gaps.min() <= task.passed_within), held(task, done)))
-    return Row.of("another place first", task, came)
+    (done,) = episodes(planner, task, [seed], steps=LONGER, vias=[other])
+    gaps = np.linalg.norm(done.states[:, task.spec.position_indices] - other, axis=-1)
+    return bool(gaps.min() <= task.passed_within), held(task, done)
 
 
-def of_two(planner: TrajectoryPlanner, task: ArmTask, seeds: Sequence[int], others: Sequence[Array]) -> Row:
+def of_two(planner: TrajectoryPlanner, task: ArmTask, seed: int, other: Sequence[float]) -> Came:
     """Either of two goals: kept if the one that was chosen is the nearer one in the air."""
-    came = []
-    for own, other in zip(seeds, others, strict=True):
-        (done,) = episodes(planner, task, [own], or_goals=[other.tolist()])
-        begun = done.states[0, task.spec.position_indices]
-        goals = [goal_of(task, own), other]
-        nearer = min(goals, key=lambda g: float(np.linalg.norm(g - begun)))
-        came.append((bool(np.allclose(done.goal, nearer, atol=1e-4)), held(task, done)))
-    return Row.of("the nearer of two goals", task, came)
+    (done,) = episodes(planner, task, [seed], or_goals=[other])
+    begun = done.states[0, task.spec.position_indices]
+    nearer = min((goal_of(task, seed), np.array(other)), key=lambda g: float(np.linalg.norm(g - begun)))
+    return bool(np.allclose(done.goal, nearer, atol=1e-4)), held(task, done)
 
 
-def in_region(planner: TrajectoryPlanner, task: ArmTask, seeds: Sequence[int]) -> Row:
-    """No goal, a region around where it would have been: kept and reached if the episode ends within."""
-    came = []
-    for own in seeds:
-        middle = goal_of(task, own)
-        x, y, z = middle.tolist()
-        guide = REGION_WEIGHT * region(x, y, radius=REGION, z=z)
-        (done,) = episodes(planner, task, [own], guide=guide, pin_goal=False, steps=LONGER)
-        within = bool(np.linalg.norm(done.states[-1, task.spec.position_indices] - middle) <= REGION)
-        came.append((within, within))
-    return Row.of("a region instead of a goal", task, came)
+def in_region(planner: TrajectoryPlanner, task: ArmTask, seed: int, other: Sequence[float]) -> Came:
+    """No goal, but a region around another place: kept, and as good as held, if the episode ends within."""
+    x, y, z = other
+    guide = REGION_WEIGHT * region(x, y, radius=REGION, z=z)
+    (done,) = episodes(planner, task, [seed], guide=guide, pin_goal=False)
+    within = bool(np.linalg.norm(done.states[-1, task.spec.position_indices] - other) <= REGION)
+    return within, within
+
+
+def after_loss(planner: TrajectoryPlanner, task: ArmTask, seed: int, other: Sequence[float]) -> Came:
+    """The block is lost on the way to a goal in the air: kept if it was lifted again."""
+    with TakenAway(task, 1, goal=other) as simulators:
+        executor = executor_for(planner, task, simulators, keep_plans=False)
+        (done,) = executor.run(steps=LONGER, seeds=[seed])
+    return again(task, done.states), held(task, done)
 
 
 class TakenAway(Simulators):
@@ -209,20 +206,20 @@ class TakenAway(Simulators):
         return super().step(actions)
 
 
-def after_loss(planner: TrajectoryPlanner, task: ArmTask, seeds: Sequence[int]) -> Row:
-    """The block is lost on the way: kept if it was lifted again; only episodes in which it was lifted at all."""
-    simulators = TakenAway(task, len(seeds))
-    with simulators:
-        executor = executor_for(planner, task, simulators, keep_plans=False)
-        done = executor.run(steps=LONGER, seeds=seeds)
-    came = [(again(task, r.states), held(task, r)) for r, was in zip(done, simulators.taken, strict=True) if was]
-    return Row.of("the block is lost on the way", task, came)
-
-
 def again(task: ArmTask, states: Array) -> bool:
     """Whether a block was lifted, lay on the table after that, and was lifted once more."""
     up = states[:, task.spec.position_indices[2]] > LIFTED
     return int((np.diff(up.astype(int)) == 1).sum()) > 1
+
+
+WISHES: dict[str, tuple[str, Callable[..., Came]]] = {
+    "around": ("an obstacle on the way", around),
+    "order": ("another place first", in_order),
+    "two": ("the nearer of two goals", of_two),
+    "region": ("a region instead of a goal", in_region),
+    "loss": ("the block is lost on the way", after_loss),
+}
+"""Rows by name: in words, and what one episode of them is."""
 
 
 # ------------------------------------------------------------------------------------------------- together
@@ -249,30 +246,56 @@ def goal_of(task: ArmTask, seed: int) -> Array:
 
 
 def measure(
-    planner: TrajectoryPlanner, task: ArmTask, count: int, *, seed: int
+    run: str, count: int, *, seed: int, wishes: Sequence[str] = tuple(WISHES)
 ) -> Generator[str, None, list[dict[str, Any]]]:
-    """All rows of one planner, yielding lines to show: obstacles, and with an object everything else."""
-    made = [(yield from _timed(avoiding(planner, task, count, seed=seed)))]
-    if task.has_object:
-        seeds, more = task.seeds(seed, count), task.seeds(seed, 2 * count)[count:]
-        others = [goal_of(task, s) for s in more]
-        for row in (
-            lambda: in_order(planner, task, seeds, others),
-            lambda: of_two(planner, task, seeds, others),
-            lambda: in_region(planner, task, seeds),
-            lambda: after_loss(planner, task, seeds),
-        ):
-            began = time.monotonic()
-            made.append(row())
-            yield f"{made[-1]} ({time.monotonic() - began:.0f} s)"
-    return [row.record() for row in made]
+    """Rows of one planner on all cores, yielding lines to show.
+
+    Args:
+        run: whose planner; of one that moves no object only obstacles are asked.
+        count: episodes of each row.
+        seed: of them.
+        wishes: of `WISHES`.
+    """
+    planner, task = _loaded(run)
+    made, jobs = list[dict[str, Any]](), list[tuple[str, str, int, Any]]()
+    for name in wishes if task.has_object else ("around",):
+        plain = None
+        if name == "around":
+            scenes = yield from obstructed(planner, task, count, seed=seed)
+            jobs = [(run, name, own, words) for own, words, _ in scenes]
+            plain = float(np.mean([reached for *_, reached in scenes]))
+        else:
+            own, more = np.split(np.array(task.seeds(seed, 2 * count)), 2)
+            jobs = [(run, name, int(s), _another(task, int(m), name)) for s, m in zip(own, more, strict=True)]
+        began = time.monotonic()
+        row = Row.of(WISHES[name][0], task, list(on_all_cores(_one, jobs)), plain)
+        made.append(row.record())
+        yield f"{row} ({time.monotonic() - began:.0f} s)"
+    return made
 
 
-def _timed(lines: Generator[str, None, Row]) -> Generator[str, None, Row]:
-    began = time.monotonic()
-    row = yield from lines
-    yield f"{row} ({time.monotonic() - began:.0f} s)"
-    return row
+def _another(task: ArmTask, seed: int, name: str) -> list[float]:
+    """Another episode's goal, which for a loss has to be in the air."""
+    goal = goal_of(task, seed)
+    if name == "loss":
+        goal[2] = max(float(goal[2]), LIFTED + AIR)
+    return [float(v) for v in goal]
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(run: str) -> tuple[TrajectoryPlanner, ArmTask]:
+    planner, task = load_planner(run)
+    if not isinstance(task, ArmTask):
+        raise ValueError(f"benchmark 'arms' is about the Fetch arm; {run} was trained for {task.name}")
+    return planner, task
+
+
+def _one(job: tuple[str, str, int, Any]) -> Came:
+    """One episode: the work of one process, which takes one core."""
+    run, name, seed, more = job
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)
+    return WISHES[name][1](*_loaded(run), seed, more)
 
 
 def wishes_rows(report: dict[str, Any]) -> list[list[str]]:

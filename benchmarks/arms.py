@@ -105,3 +105,42 @@ def arm_rows(report: dict[str, Any]) -> list[list[str]]:
             ]
         )
     return [header, *rows]
+
+
+def skills_rows(reports: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The README's table (header first): a row for each skill, success held at the end with its 95% interval."""
+    header = [
+        "task",
+        "random",
+        "scripted expert",
+        "goal-conditioned cloning",
+        "diffplan",
+        "diffplan, states alone",
+        "steps to goal (expert)",
+        "training",
+        "one plan",
+    ]
+    rows = []
+    for report in reports:
+        by_name = {row["method"]: row for row in report["rows"]}
+        own, expert = by_name[JOINT], by_name["scripted expert"]
+        names = ("random policy", "scripted expert", CLONE, JOINT, INVERSE)
+        trained = report["training"][JOINT]
+        rows.append(
+            [
+                report["task"],
+                *(held_share(by_name.get(name)) for name in names),
+                f"{own['steps_to_goal_mean']:.0f} ({expert['steps_to_goal_mean']:.0f})",
+                f"{trained['minutes']:.0f} min, {trained['cpu_threads']} thread{'s' * (trained['cpu_threads'] > 1)}",
+                f"{1000 * own['plan_seconds_median']:.0f} ms",
+            ]
+        )
+    return [header, *rows]
+
+
+def held_share(row: dict[str, Any] | None) -> str:
+    """A share of successes with its interval; nothing where it was not measured."""
+    if row is None:
+        return ""
+    low, high = row["success_ci95"]
+    return f"{row['success_rate']:.0%} ({low:.0%} to {high:.0%})"

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from diffplan.envs.tasks.arms import arm_tasks
 from diffplan.envs.tasks.ogbench import ogbench_tasks
 
 from . import maze_report, ogbench
+from .arm_wishes import wishes_rows
+from .arms import skills_rows
 from .report import guides_table, learned_table, markdown
 from .robot_report import control_rows, locomotion_table
 
@@ -43,6 +46,13 @@ def _ogbench_table(folder: Path) -> str:
     return markdown(header, rows) if rows else ""
 
 
+def _arms_table(folder: Path) -> str:
+    """One row per skill of the Fetch arm that was measured; nothing where none was."""
+    paths = [folder / f"{name}.json" for name in arm_tasks()]
+    header, *rows = skills_rows([json.loads(path.read_text()) for path in paths if path.is_file()])
+    return markdown(header, rows) if rows else ""
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "results": lambda folder: _table_of(folder, "maze", maze_report.readme_rows),
     **{part: _maze_part(part) for part in ("bars", "ablations", "cost", "quality", "giant")},
@@ -50,6 +60,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     **{name: _learned_part(name) for name in ("returns", "roundabout", "stitching")},
     "locomotion": locomotion_table,
     "ogbench": _ogbench_table,
+    "arms": _arms_table,
+    "wishes": lambda folder: _table_of(folder, "arms", wishes_rows),
     "control": lambda folder: _table_of(folder, "control", control_rows),
 }
 """The README's tables by the marks between which they stand."""
