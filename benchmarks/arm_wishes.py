@@ -266,7 +266,7 @@ def measure(
             plain = float(np.mean([reached for *_, reached in scenes]))
         else:
             own, more = np.split(np.array(task.seeds(seed, 2 * count)), 2)
-            jobs = [(run, name, int(s), _another(task, int(m), name)) for s, m in zip(own, more, strict=True)]
+            jobs = [(run, name, int(s), another(task, int(m), name)) for s, m in zip(own, more, strict=True)]
         began = time.monotonic()
         row = Row.of(WISHES[name][0], task, list(on_all_cores(_one, jobs)), plain)
         made.append(row.record())
@@ -274,8 +274,8 @@ def measure(
     return made
 
 
-def _another(task: ArmTask, seed: int, name: str) -> list[float]:
-    """Another episode's goal, which for a loss has to be in the air."""
+def another(task: ArmTask, seed: int, name: str) -> list[float]:
+    """Another place (3,) to wish for: the goal of a seed's episode; for a loss it is in the air."""
     goal = goal_of(task, seed)
     if name == "loss":
         goal[2] = max(float(goal[2]), LIFTED + AIR)

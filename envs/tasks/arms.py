@@ -190,6 +190,7 @@ SKILLS: dict[str, dict[str, Any]] = {
         "start_box": ((0.9, 1.15), (0.6, 0.9), TABLE_TOP),
         "horizon": 24,
         "stride": 2,
+        "minutes": 60.0,
         "goals_per_episode": 1,
         "data_steps": 60,
     },

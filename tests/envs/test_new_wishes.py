@@ -1,10 +1,11 @@
-"""Wishes that no planner was trained for, executed with the one that ships: an order, a choice, a region."""
+"""Wishes that no planner was trained for, executed with those that ship: an order, a choice, a region, a loss."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from diffplan.benchmarks.arm_wishes import WISHES, another, episodes, obstruct
 from diffplan.envs.requests import Request, answer, settle
 from diffplan.envs.rollouts import Ride, execute
 from diffplan.envs.runs import SHIPPED, load_planner
@@ -120,3 +121,25 @@ class TestRegion:
         ends = plan.trajectories[:, -1, planner.spec.position_columns]
         near = [(np.linalg.norm(ends - place, axis=-1) < 0.4).sum() for place in (one, other)]
         assert sorted(near) == [2, 3]
+
+
+class TestTheArm:
+    """The same with the arm that ships, which picks and places; rates over many episodes are `diffplan bench arms`."""
+
+    @pytest.fixture(scope="class")
+    def arm(self):
+        planner, task = load_planner("fetch-pick-and-place", device="cpu")
+        assert planner.task == task.name
+        return planner, task
+
+    @pytest.mark.parametrize("wish", sorted(WISHES))
+    def test_it_gets_what_was_wished_for(self, arm, wish):
+        """One episode of two at least: an episode is a matter of luck, two failures are not."""
+        planner, task = arm
+        own, more = task.seeds(0, 2), [another(task, s, wish) for s in task.seeds(0, 4)[2:]]
+        if wish == "around":
+            free = episodes(planner, task, own)
+            more = [obstruct(task, rollout, np.random.default_rng(0)) for rollout in free]
+        came = [WISHES[wish][1](planner, task, s, m) for s, m in zip(own, more, strict=True) if m is not None]
+        assert came
+        assert any(kept and reached for kept, reached in came)
