@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from diffplan.planner.execution import Executor, Rollout, plan_in_force
-from diffplan.planner.guides import Guide
+from diffplan.planner.guides import Guide, Region
 from diffplan.planner.pipeline import TrajectoryPlanner
 
 from .arm_rollouts import ArmEpisode, arm_curves, arm_film, drawn_as_arm
@@ -161,11 +162,18 @@ def describe(ride: Ride, result: Result) -> str:
         else (f"reached the goal after {result.reached_at} steps ({result.reached_at * seconds:.2f} s)")
     )
     goal = f" to ({', '.join(f'{v:.2f}' for v in rollout.goal)})" if len(rollout.goal) else ""
+    if regions := _regions(ride):  # which the plans were led to, and not to the goal
+        here = torch.from_numpy(rollout.states[-1, task.spec.position_indices])
+        goal, end = "", f"ended {'within' if any(r.holds(here) for r in regions) else 'outside'} the region asked for"
     count = len(result.plan_seconds)
     return (
         f"{task.name}{goal}: {end} in {len(rollout.rewards)} executed steps\n"
         f"planned {count} time{'s' * (count != 1)}, {1000 * float(np.median(result.plan_seconds)):.0f} ms each (median)"
     )
+
+
+def _regions(ride: Ride) -> tuple[Region, ...]:
+    return () if ride.guide is None or ride.pin_goal else ride.guide.regions
 
 
 def save(ride: Ride, result: Result, path: Path, *, unguided: Result | None = None) -> None:

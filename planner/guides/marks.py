@@ -107,6 +107,10 @@ class Region(Spot):
 
     radius: float = 0.0
 
+    def holds(self, point: Tensor) -> bool:
+        """Whether a point (P,) lies within."""
+        return float(distance(point, self.center)) <= self.radius
+
     def ends(self, start: Tensor, count: int) -> Tensor:
         """Points (..., count, n) to end at: from a start (..., P) the nearest, then some spread evenly within.
 

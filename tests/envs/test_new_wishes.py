@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from diffplan.benchmarks.arm_wishes import WISHES, another, episodes, obstruct
 from diffplan.envs.requests import Request, answer, settle
-from diffplan.envs.rollouts import Ride, execute
-from diffplan.envs.runs import SHIPPED, load_planner
+from diffplan.envs.rollouts import Ride, describe, execute
+from diffplan.envs.runs import ASSETS, SHIPPED, load_planner
 from diffplan.planner.guides import region
 
 START, NEAR, FAR, CORNER = "cell:3,1", "cell:1,1", "cell:1,2", "cell:1,3"
@@ -91,6 +93,10 @@ class TestRegion:
             result = ride(start=START, goal=CORNER, pin_goal=False, guides=[spec], seed=seed)
             gaps = np.linalg.norm(result.rollout.states[:, :2] - (x, y), axis=1)
             assert gaps[-1] <= 0.4
+            asked = Ride.parse(task, shipped[0], start=START, pin_goal=False, guides=[spec], seed=seed)
+            assert "ended within the region" in describe(asked, result)
+            elsewhere = replace(asked, guide=region(5.0, 5.0, radius=0.4))
+            assert "ended outside the region" in describe(elsewhere, result)
 
     def test_every_candidate_is_asked_for_an_end_of_its_own_in_it(self, shipped):
         planner, task = shipped
@@ -128,7 +134,7 @@ class TestTheArm:
 
     @pytest.fixture(scope="class")
     def arm(self):
-        planner, task = load_planner("fetch-pick-and-place", device="cpu")
+        planner, task = load_planner(ASSETS / "fetch-pick-and-place", device="cpu")
         assert planner.task == task.name
         return planner, task
 
