@@ -206,7 +206,7 @@ def arm_tasks() -> dict[str, Task]:
         "replan_every": 2,
         "tolerance": -1.0,
         "passed_within": 0.03,
-        "avoid_clearance": 0.04,
+        "avoid_clearance": 0.035,
         "action_limit": 1.0,
         "collect_steps": 300_000,
         "collect_minutes": 3.0,
