@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffplan.envs.backend import use_backend
 from diffplan.planner.episodes import Episodes
 from diffplan.planner.normalizer import Normalizer
 from diffplan.planner.pipeline import TrajectoryPlanner
@@ -19,6 +20,8 @@ from diffplan.planner.spec import TrajectorySpec
 from diffplan.planner.unet import TemporalUNet
 
 HORIZON = 8
+
+use_backend()  # before any test imports mujoco, which reads its backend once
 
 
 @pytest.fixture(scope="session", autouse=True)
