@@ -5,7 +5,7 @@ Shape letters: P problems, K candidates, B = P * K batch, H horizon (tokens), D 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,8 +46,8 @@ class Batch:
             )
         count, arrived = self.sampling.candidates, spec.arrived
         mask, values = (t.unsqueeze(1).repeat(1, count, 1, 1) for t in (mask, values))  # (P, K, H, D)
-        for pin, value in self._ends(spec, mask, values):
-            mask[:, :, -1, pin], values[:, :, -1, pin] = True, value
+        asked, ends = self._ends(spec, mask, values)
+        mask, values = mask | asked, torch.where(asked, ends, values)
         free = ~mask[..., arrived].any(-1)
         if self.sampling.spread and spec.position and free.any():
             ends = torch.linspace(1, horizon - 1, count).round() if count > 1 else torch.tensor([horizon - 1])
@@ -56,16 +56,22 @@ class Batch:
             values[..., arrived] = torch.where(free[..., None], reached, values[..., arrived])
         return mask.flatten(0, 1).to(device), values.flatten(0, 1).to(device)
 
-    def _ends(self, spec: TrajectorySpec, mask: Tensor, values: Tensor) -> Iterator[tuple[list[int] | int, Tensor]]:
-        """Columns and values (P, K, n) or (P, K) to pin at the last tokens: of points in the regions wished for."""
-        regions = () if self.wish is None else self.wish.guide.regions
-        if not regions or mask[..., spec.arrived].any() or mask[:, :, -1, spec.position_columns].any():
-            return
-        count, start = mask.shape[1], values[:, 0, 0, spec.position_columns]
-        each = -(-count // len(regions))
-        ends = torch.stack([region.ends(start, each) for region in regions], dim=2).flatten(1, 2)[:, :count]
-        yield spec.position_columns[: ends.shape[-1]], ends
-        yield spec.arrived, torch.ones(mask.shape[:2])
+    def _ends(self, spec: TrajectorySpec, mask: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask and values (P, K, H, D) of ends in the regions wished for, which candidates of free ends share.
+
+        Legs of a plan of several have none: they lead there together.
+        """
+        regions = () if self.wish is None or self.sampling.legs > 1 else self.wish.guide.regions
+        asked, ends, count = torch.zeros_like(mask), torch.zeros_like(values), mask.shape[1]
+        start = values[:, 0, 0, spec.position_columns]
+        for number, region in enumerate(regions):
+            own = slice(number, count, len(regions))
+            points = region.ends(start, -(-count // len(regions)))[:, : len(range(count)[own])]
+            columns = spec.position_columns[: points.shape[-1]]
+            asked[:, own, -1, spec.arrived], ends[:, own, -1, spec.arrived] = True, 1.0
+            asked[:, own, -1][..., columns], ends[:, own, -1][..., columns] = True, points
+        taken = mask[..., spec.arrived].any(-1) | mask[:, :, -1, spec.position_columns].any(-1)  # (P, K)
+        return asked & ~taken[..., None, None], ends
 
     def exact(self, count: int, pinned: Tensor, trajectories: Tensor) -> Tensor:
         """Trajectories, `count` of each problem, in environment units, with what is pinned put in as it was given."""

@@ -6,15 +6,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from diffplan.benchmarks.arm_wishes import WISHES, another, episodes, obstruct
 from diffplan.envs.requests import Request, answer, settle
 from diffplan.envs.rollouts import Ride, describe, execute
 from diffplan.envs.runs import ASSETS, SHIPPED, load_planner
+from diffplan.envs.simulators import Simulators
+from diffplan.planner.batch import Batch
 from diffplan.planner.guides import region
+from diffplan.planner.options import Sampling
+from diffplan.planner.steering import Wish
 
 START, NEAR, FAR, CORNER = "cell:3,1", "cell:1,1", "cell:1,2", "cell:1,3"
 """The umaze is a U on its side: from (3, 1) along its way lie (3, 3), (1, 3), (1, 2) and (1, 1)."""
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +127,26 @@ class TestRegion:
         away = planner.plan(planner.problem(start), guide=-1.0 * region(x, y, radius=0.4), candidates=3)
         assert np.linalg.norm(away.trajectories[:, -1, planner.spec.position_columns] - (x, y), axis=-1).min() > 0.4
 
+    def test_what_others_of_the_batch_ask_for_changes_nothing(self, shipped):
+        """One with a goal beside one without: each plan is what it is alone."""
+        planner, task = shipped
+        start, corner = [*task.maze.center((3, 1)), 0.0, 0.0], [*task.maze.center((1, 1))]
+        asked = {"guide": region(*task.maze.center((1, 3)), radius=0.4), "candidates": 16}
+        problems = [planner.problem(start, corner), planner.problem(start)]
+        together = planner.plan_many(problems, generators=[generator(1), generator(2)], **asked)
+        for number, (problem, plan) in enumerate(zip(problems, together, strict=True), start=1):
+            alone = planner.plan(problem, generator=generator(number), **asked)
+            np.testing.assert_allclose(plan.trajectories, alone.trajectories, atol=1e-4)
+
+    @pytest.mark.parametrize(("legs", "pinned"), [(1, True), (2, False)])
+    def test_legs_of_a_plan_have_no_ends_there_they_lead_there_together(self, shipped, legs, pinned):
+        planner, task = shipped
+        wish = Wish(region(1.0, 1.0, radius=0.4), planner.spec, planner.normalizer)
+        problem = planner.problem([*task.maze.center((3, 1)), 0.0, 0.0])
+        batch = Batch([problem], [generator(0)], Sampling(candidates=3, legs=legs), wish)
+        mask, _ = batch.pins(planner.spec, planner.horizon, torch.device("cpu"))
+        assert (mask[:, -1, planner.spec.position_columns] == pinned).all()
+
     def test_ends_of_two_regions_are_shared_among_candidates(self, shipped):
         planner, task = shipped
         one, other = task.maze.center((1, 3)), task.maze.center((1, 1))
@@ -137,6 +166,18 @@ class TestTheArm:
         planner, task = load_planner(ASSETS / "fetch-pick-and-place", device="cpu")
         assert planner.task == task.name
         return planner, task
+
+    def test_regions_with_and_without_a_height_share_candidates(self, arm):
+        planner, task = arm
+        (seed,) = task.seeds(0, 1)
+        with Simulators(task, 1) as simulators:
+            (begun,), _ = simulators.reset([seed])
+        both = region(1.3, 0.8, z=0.6, radius=0.05) + region(1.4, 0.7, radius=0.05)
+        plan = planner.plan(planner.problem(begun.tolist()), guide=both, candidates=4)
+        ends = plan.trajectories[:, -1, planner.spec.position_columns]
+        near = np.linalg.norm(ends - (1.3, 0.8, 0.6), axis=-1) <= 0.05
+        flat = np.linalg.norm(ends[:, :2] - (1.4, 0.7), axis=-1) <= 0.05
+        assert near.sum() == flat.sum() == 2 and (near ^ flat).all()
 
     @pytest.mark.parametrize("wish", sorted(WISHES))
     def test_it_gets_what_was_wished_for(self, arm, wish):
