@@ -32,6 +32,7 @@ from diffplan.planner.guides import Box, Disc, region
 from diffplan.planner.pipeline import TrajectoryPlanner
 
 from .metrics import wilson
+from .report import share_of
 
 BETWEEN = 4  # points looked at for each executed step
 BALLS, BLOCKS = (0.02, 0.04), (0.04, 0.07)  # metres: radii of balls, sides of blocks
@@ -303,14 +304,9 @@ def wishes_rows(report: dict[str, Any]) -> list[list[str]]:
     header = ["wish", "task", "episodes", "wish kept", "goal held at the end", "both", "goal held without the wish"]
     rows = []
     for row in report["rows"]:
-        shares = [_share(row, name) for name in ("kept", "reached", "both")]
+        shares = [share_of(row, name, f"{name}_ci95") for name in ("kept", "reached", "both")]
         without = row["reached_without"]
         rows.append(
             [row["wish"], row["task"], str(row["episodes"]), *shares, "" if without is None else f"{without:.0%}"]
         )
     return [header, *rows]
-
-
-def _share(row: dict[str, Any], name: str) -> str:
-    low, high = row[f"{name}_ci95"]
-    return f"{row[name]:.0%} ({low:.0%} to {high:.0%})"

@@ -14,12 +14,13 @@ from diffplan.envs.datasets import describe, load_episodes
 from diffplan.envs.runs import load_planner
 from diffplan.envs.tasks import ArmTask
 
-from .baselines import Policy, policies, run_policy
-from .cloning import clone
+from .baselines import policies, run_policy
+from .cloning import CLONE, told_the_goal
 from .evaluate import Evaluation, evaluate, stats_record, summarize
+from .report import share_of
+from .trained import setting, training_words
 
 JOINT, INVERSE = "diffplan", "diffplan, states alone with inverse dynamics"
-CLONE = "goal-conditioned behaviour cloning"
 Rows = list[dict[str, Any]]
 
 
@@ -35,7 +36,9 @@ def compare_arms(runs: dict[str, str], episodes: int, seed: int) -> Generator[st
     assert isinstance(task, ArmTask)
     seeds = task.seeds(seed, episodes)
     rows: Rows = []
-    for name, policy in (policies(task, seeds) | {CLONE: _cloned(task)}).items():
+    for name, policy in (
+        policies(task, seeds) | {CLONE: told_the_goal(load_episodes(task.dataset, task), task.spec.position_indices)}
+    ).items():
         rows.append({"method": name, **_stats(name, task, run_policy(task, policy, seeds=seeds))})
         yield line(rows[-1])
     sampling: dict[str, Any] = {}
@@ -49,22 +52,12 @@ def compare_arms(runs: dict[str, str], episodes: int, seed: int) -> Generator[st
         rows.append({"method": name, **made, "episodes": episodes, "faults": list(done.faults)})
         yield f"{line(rows[-1])} ({time.monotonic() - began:.0f} s)"
     return {
-        "task": task.name,
-        "seed": seed,
-        "episodes": episodes,
+        **setting(planner, task, seed=seed, episodes=episodes),
         "rows": rows,
         "data": describe(task.dataset).provenance,
         "data_steps": describe(task.dataset).steps,
         "sampling": sampling,
-        "replan_every": task.replan_every,
-        "device": str(planner.device),
     }
-
-
-def _cloned(task: ArmTask) -> Policy:
-    *_, made = clone(load_episodes(task.dataset, task), goal=task.spec.position_indices)
-    assert not isinstance(made, float)
-    return made
 
 
 def _stats(name: str, task: ArmTask, rewards: Sequence[NDArray[np.float64]]) -> dict[str, Any]:
@@ -125,22 +118,13 @@ def skills_rows(reports: Sequence[dict[str, Any]]) -> list[list[str]]:
         by_name = {row["method"]: row for row in report["rows"]}
         own, expert = by_name[JOINT], by_name["scripted expert"]
         names = ("random policy", "scripted expert", CLONE, JOINT, INVERSE)
-        trained = report["training"][JOINT]
         rows.append(
             [
                 report["task"],
-                *(held_share(by_name.get(name)) for name in names),
+                *(share_of(by_name.get(name), "success_rate", "success_ci95") for name in names),
                 f"{own['steps_to_goal_mean']:.0f} ({expert['steps_to_goal_mean']:.0f})",
-                f"{trained['minutes']:.0f} min, {trained['cpu_threads']} thread{'s' * (trained['cpu_threads'] > 1)}",
+                training_words(report["training"][JOINT]),
                 f"{1000 * own['plan_seconds_median']:.0f} ms",
             ]
         )
     return [header, *rows]
-
-
-def held_share(row: dict[str, Any] | None) -> str:
-    """A share of successes with its interval; nothing where it was not measured."""
-    if row is None:
-        return ""
-    low, high = row["success_ci95"]
-    return f"{row['success_rate']:.0%} ({low:.0%} to {high:.0%})"

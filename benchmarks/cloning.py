@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from diffplan.planner.episodes import Episodes
 
+CLONE = "goal-conditioned behaviour cloning"
 UPDATES, BATCH, WIDTH, RATE = 20_000, 256, 256, 1e-3
 
 
@@ -105,3 +106,10 @@ def _standard(states: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray
 def _mlp(into: int, out: int) -> nn.Module:
     layers: list[Any] = [nn.Linear(into, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, out)]
     return nn.Sequential(*layers)
+
+
+def told_the_goal(episodes: Episodes, goal: Sequence[int]) -> ClonedPolicy:
+    """The goal-conditioned clone of the data, its progress unseen; see `clone`."""
+    *_, made = clone(episodes, goal=goal)
+    assert isinstance(made, ClonedPolicy)
+    return made

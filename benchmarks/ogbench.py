@@ -10,10 +10,12 @@ import numpy as np
 from diffplan.envs.tasks import OgbenchTask
 from diffplan.envs.tasks.ogbench import TASKS
 
+from .cloning import CLONE
 from .maze_report import read_published
 from .metrics import wilson
+from .trained import training_words
 
-OURS, CLONE, RANDOM = "diffplan", "goal-conditioned behaviour cloning", "random policy"
+OURS, RANDOM = "diffplan", "random policy"
 HEADER = ["method", "success", "95% interval", *(f"task {n}" for n in range(1, TASKS + 1)), "steps to goal"]
 
 
@@ -88,12 +90,6 @@ def _readme_row(report: dict[str, Any]) -> list[str]:
         " / ".join(ours[3 : 3 + TASKS]),
         *(f"{rows[name]['success_rate']:.1%}" for name in (CLONE, RANDOM)),
         ", ".join(f"{method} {100 * share:g}%" for method, share in report["published"].items()),
-        _training(report["training"]),
+        training_words(report["training"]),
         f"{1000 * rows[OURS]['plan_seconds_median']:.0f} ms ({report['device']})",
     ]
-
-
-def _training(training: dict[str, Any]) -> str:
-    threads = training["cpu_threads"]
-    where = f"{threads} thread{'s' * (threads != 1)}" if training["device"] == "cpu" else training["device"]
-    return f"{training['minutes']:.0f} min, {where}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Generator
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 from diffplan.envs.datasets import describe, load_episodes
 from diffplan.envs.runs import load_planner
 from diffplan.envs.tasks import OgbenchTask
-from diffplan.planner.episodes import Episodes
 
-from .baselines import Policy, run_policies
-from .cloning import clone
+from .baselines import run_policies
+from .cloning import CLONE, told_the_goal
 from .evaluate import Evaluation, evaluate, stats_record, summarize
-from .ogbench import CLONE, OURS, published
+from .ogbench import OURS, published
+from .trained import setting
 
 
 def compare_ogbench(run: str, dataset: str, episodes: int, seed: int) -> Generator[str, None, dict[str, Any]]:
@@ -31,7 +30,9 @@ def compare_ogbench(run: str, dataset: str, episodes: int, seed: int) -> Generat
     assert isinstance(task, OgbenchTask)
     data, seeds = load_episodes(dataset, task), task.seeds(seed, episodes)
     rows = []
-    for name, rewards in run_policies(task, seeds, also={CLONE: _cloned(task, data)}).items():
+    for name, rewards in run_policies(
+        task, seeds, also={CLONE: told_the_goal(data, task.spec.position_indices)}
+    ).items():
         rows.append(_row(name, stats_record(summarize(name, task, rewards, seeds=seeds)), episodes))
         yield line(rows[-1])
     began = time.monotonic()
@@ -42,16 +43,11 @@ def compare_ogbench(run: str, dataset: str, episodes: int, seed: int) -> Generat
     rows[-1] |= {"faults": list(done.faults)}
     yield f"{line(rows[-1])} ({time.monotonic() - began:.0f} s)"
     return {
-        "task": task.name,
-        "seed": seed,
-        "episodes": episodes,
+        **setting(planner, task, seed=seed, episodes=episodes),
         "rows": rows,
         "published": published(task),
         "data": describe(dataset).provenance if "+" not in dataset else {},
         "data_steps": data.steps,
-        "sampling": dataclasses.asdict(planner.sampling),
-        "replan_every": task.replan_every,
-        "device": str(planner.device),
     }
 
 
@@ -64,9 +60,3 @@ def line(row: dict[str, Any]) -> str:
 
 def _row(name: str, numbers: dict[str, Any], episodes: int) -> dict[str, Any]:
     return {"method": name, **numbers, "episodes": episodes}
-
-
-def _cloned(task: OgbenchTask, data: Episodes) -> Policy:
-    *_, made = clone(data, goal=task.spec.position_indices)
-    assert not isinstance(made, float)
-    return made

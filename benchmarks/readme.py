@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +39,15 @@ def _maze_part(part: str) -> Callable[[Path], str]:
     return lambda folder: _table_of(folder, "maze", maze_report.TABLES[part])
 
 
-def _ogbench_table(folder: Path) -> str:
-    """One row per task of OGBench that was measured; nothing where none was."""
-    paths = [folder / f"{name}.json" for name in ogbench_tasks()]
-    header, *rows = ogbench.readme_rows([json.loads(path.read_text()) for path in paths if path.is_file()])
-    return markdown(header, rows) if rows else ""
+def _together(names: Iterable[str], make: Callable[[list[dict[str, Any]]], list[list[str]]]) -> Callable[[Path], str]:
+    """One table of several benchmarks, of those that were run; nothing where none was."""
 
+    def table(folder: Path) -> str:
+        paths = [folder / f"{name}.json" for name in names]
+        header, *rows = make([json.loads(path.read_text()) for path in paths if path.is_file()])
+        return markdown(header, rows) if rows else ""
 
-def _arms_table(folder: Path) -> str:
-    """One row per skill of the Fetch arm that was measured; nothing where none was."""
-    paths = [folder / f"{name}.json" for name in arm_tasks()]
-    header, *rows = skills_rows([json.loads(path.read_text()) for path in paths if path.is_file()])
-    return markdown(header, rows) if rows else ""
+    return table
 
 
 TABLES: dict[str, Callable[[Path], str]] = {
@@ -59,8 +56,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     **{part: _guides_part(part) for part in ("composition", "weights", "samplers", "ways")},
     **{name: _learned_part(name) for name in ("returns", "roundabout", "stitching")},
     "locomotion": locomotion_table,
-    "ogbench": _ogbench_table,
-    "arms": _arms_table,
+    "ogbench": _together(ogbench_tasks(), ogbench.readme_rows),
+    "arms": _together(arm_tasks(), skills_rows),
     "wishes": lambda folder: _table_of(folder, "arms", wishes_rows),
     "control": lambda folder: _table_of(folder, "control", control_rows),
 }

@@ -34,6 +34,14 @@ def table_rows(numbers: dict[str, Any]) -> list[list[str]]:
     return [_row("diffplan", numbers), *others, *ogbench.published_rows(numbers)]
 
 
+def share_of(row: dict[str, Any] | None, name: str, bounds: str) -> str:
+    """A share with its interval, by their names in a row; nothing where there is no row."""
+    if row is None:
+        return ""
+    low, high = row[bounds]
+    return f"{row[name]:.0%} ({low:.0%} to {high:.0%})"
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .report import markdown
+from .trained import training_words
 
 ROBOTS, QUALITIES = ("hopper", "halfcheetah", "walker2d", "ant"), ("medium", "medium-replay", "medium-expert")
 METHODS = ("the data", "behaviour cloning", "diffplan, unguided", "diffplan")
@@ -49,7 +50,7 @@ def locomotion_table(folder: Path) -> str:
                     *(plus_minus(by_name[name]) for name in METHODS),
                     _score(by_name["diffplan"]),
                     f"{report['above']['the data']['ratio']:.2f}",
-                    _training(report["training"]),
+                    training_words(report["training"]),
                 ]
             )
     return markdown(header, rows) if rows else ""
@@ -75,11 +76,6 @@ def control_rows(report: dict[str, Any]) -> list[list[str]]:
 
 def _gap(gap: dict[str, Any]) -> str:
     return plus_minus({"return_mean": gap["mean"], "return_ci95": gap["ci95"]})
-
-
-def _training(training: dict[str, Any]) -> str:
-    threads = training["cpu_threads"]
-    return f"{training['minutes']:.0f} min, {threads} thread{'s' * (threads != 1)}"
 
 
 def plus_minus(row: dict[str, Any], name: str = "return", digits: int = 0) -> str:

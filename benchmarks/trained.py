@@ -11,7 +11,8 @@ import torch
 from safetensors import safe_open
 
 from diffplan.envs.runs import STATE, read_record
-from diffplan.envs.tasks import task_of
+from diffplan.envs.tasks import Task, task_of
+from diffplan.planner.pipeline import TrajectoryPlanner
 
 
 def training_record(folder: Path) -> dict[str, Any]:
@@ -31,4 +32,23 @@ def training_record(folder: Path) -> dict[str, Any]:
             for k, v in dataclasses.asdict(task_of(kept)).items()
             if k in ("horizon", "sampling", "replan_every", "tempo", "discount")
         },
+    }
+
+
+def training_words(training: dict[str, Any]) -> str:
+    """Minutes and threads, or device, of a training's record."""
+    threads, device = training["cpu_threads"], training.get("device", "cpu")
+    where = f"{threads} thread{'s' * (threads != 1)}" if device == "cpu" else device
+    return f"{training['minutes']:.0f} min, {where}"
+
+
+def setting(planner: TrajectoryPlanner, task: Task, *, seed: int, episodes: int) -> dict[str, Any]:
+    """What a report says of how a planner was measured."""
+    return {
+        "task": task.name,
+        "seed": seed,
+        "episodes": episodes,
+        "sampling": dataclasses.asdict(planner.sampling),
+        "replan_every": task.replan_every,
+        "device": str(planner.device),
     }

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from diffplan.benchmarks import cloning, suite
-from diffplan.benchmarks.arms import CLONE, INVERSE, JOINT, arm_rows
-from diffplan.benchmarks.cloning import clone
+from diffplan.benchmarks.arms import INVERSE, JOINT, arm_rows
+from diffplan.benchmarks.cloning import CLONE, clone
 from diffplan.benchmarks.evaluate import evaluate, stats_record, summarize
 from diffplan.benchmarks.metrics import wilson
 from diffplan.benchmarks.report import header_of, table_rows

@@ -14,10 +14,10 @@ pytest.importorskip("ogbench")
 
 from diffplan.benchmarks import cloning, suite
 from diffplan.benchmarks.baselines import run_policies, run_policy
-from diffplan.benchmarks.cloning import clone
+from diffplan.benchmarks.cloning import CLONE, clone
 from diffplan.benchmarks.evaluate import evaluate, stats_record, summarize
 from diffplan.benchmarks.metrics import wilson
-from diffplan.benchmarks.ogbench import CLONE, HEADER, OURS, RANDOM, method_rows, published, readme_rows
+from diffplan.benchmarks.ogbench import HEADER, OURS, RANDOM, method_rows, published, readme_rows
 from diffplan.benchmarks.readme import TABLES, fill_readme
 from diffplan.benchmarks.report import markdown
 from diffplan.benchmarks.suite import SUITE, run_benchmark
