@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffplan.envs.control import executor_for
+from diffplan.envs.experts import TABLE
 from diffplan.envs.parallel import on_all_cores
 from diffplan.envs.runs import load_planner
 from diffplan.envs.simulators import Array, Simulators
@@ -33,6 +34,7 @@ from diffplan.planner.pipeline import TrajectoryPlanner
 
 from .metrics import wilson
 from .report import share_of
+from .trained import setting
 
 BETWEEN = 4  # points looked at for each executed step
 BALLS, BLOCKS = (0.02, 0.04), (0.04, 0.07)  # metres: radii of balls, sides of blocks
@@ -41,8 +43,8 @@ ROOM = 0.05  # metres from an obstacle's edge to where things start, to the goal
 APPROACH = 0.08  # metres above the object that a grasp begins at
 LONGER = 100  # steps of episodes that ask for more than one movement
 REGION, REGION_WEIGHT = 0.08, 100.0  # metres of its radius; weight of its guide
-LIFTED = 0.46  # metres, height of a block's middle that is no longer on the table, where it is at 0.425
-ON_TABLE, AIR = 0.425, 0.05  # metres: the same on the table; a goal in the air is higher by so much at least
+LIFTED = 0.46  # metres, height of a block's middle that is no longer on the table
+AIR = 0.05  # metres by which a goal in the air is higher than that, at least
 
 
 @dataclass(frozen=True)
@@ -183,8 +185,9 @@ def in_region(planner: TrajectoryPlanner, task: ArmTask, seed: int, other: Seque
 
 
 def after_loss(planner: TrajectoryPlanner, task: ArmTask, seed: int, other: Sequence[float]) -> Came:
-    """The block is lost on the way to a goal in the air: kept if it was lifted again."""
-    with TakenAway(task, 1, goal=other) as simulators:
+    """The block is lost on the way to another place, but in the air: kept if it was lifted again."""
+    x, y, z = other
+    with TakenAway(task, 1, goal=(x, y, max(z, LIFTED + AIR))) as simulators:
         executor = executor_for(planner, task, simulators, keep_plans=False)
         (done,) = executor.run(steps=LONGER, seeds=[seed])
     return again(task, done.states), held(task, done)
@@ -203,7 +206,7 @@ class TakenAway(Simulators):
             x, y, z = self._observations[i, columns]
             if z > LIFTED and not self.taken[i]:
                 self.taken[i] = True
-                place_object(env, np.array([x, y, ON_TABLE]))
+                place_object(env, np.array([x, y, TABLE]))
         return super().step(actions)
 
 
@@ -246,41 +249,31 @@ def goal_of(task: ArmTask, seed: int) -> Array:
         return simulators.reset([seed])[1][0]
 
 
-def measure(
-    run: str, count: int, *, seed: int, wishes: Sequence[str] = tuple(WISHES)
-) -> Generator[str, None, list[dict[str, Any]]]:
-    """Rows of one planner on all cores, yielding lines to show.
+def measure(run: str, count: int, *, seed: int) -> Generator[str, None, dict[str, Any]]:
+    """Report on one planner, measured on all cores, yielding lines to show.
 
     Args:
         run: whose planner; of one that moves no object only obstacles are asked.
         count: episodes of each row.
         seed: of them.
-        wishes: of `WISHES`.
     """
     planner, task = _loaded(run)
     made, jobs = list[dict[str, Any]](), list[tuple[str, str, int, Any]]()
-    for name in wishes if task.has_object else ("around",):
+    own, more = np.split(np.array(task.seeds(seed, 2 * count)), 2)
+    others = [goal_of(task, int(m)).tolist() for m in more] if task.has_object else []
+    for name in WISHES if task.has_object else ("around",):
         plain = None
         if name == "around":
             scenes = yield from obstructed(planner, task, count, seed=seed)
             jobs = [(run, name, own, words) for own, words, _ in scenes]
             plain = float(np.mean([reached for *_, reached in scenes]))
         else:
-            own, more = np.split(np.array(task.seeds(seed, 2 * count)), 2)
-            jobs = [(run, name, int(s), another(task, int(m), name)) for s, m in zip(own, more, strict=True)]
+            jobs = [(run, name, int(s), other) for s, other in zip(own, others, strict=True)]
         began = time.monotonic()
         row = Row.of(WISHES[name][0], task, list(on_all_cores(_one, jobs)), plain)
         made.append(row.record())
         yield f"{row} ({time.monotonic() - began:.0f} s)"
-    return made
-
-
-def another(task: ArmTask, seed: int, name: str) -> list[float]:
-    """Another place (3,) to wish for: the goal of a seed's episode; for a loss it is in the air."""
-    goal = goal_of(task, seed)
-    if name == "loss":
-        goal[2] = max(float(goal[2]), LIFTED + AIR)
-    return [float(v) for v in goal]
+    return setting(planner, task, seed=seed, episodes=count) | {"rows": made}
 
 
 @functools.lru_cache(maxsize=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ SUITE |= {
     if isinstance(task, OgbenchTask)
 }
 
-WISHING = "fetch-pick-and-place"
+WISHING = "fetch-pick-and-place"  # the one that ships, or the newest run of its task
 CONTROL_TASK = "halfcheetah-medium"
 FIRST_EPISODES, FIRST_STEPS = 4, 200  # in which the paper's recipe is compared; it takes seconds for every step
 
@@ -110,7 +110,7 @@ def run_benchmark(
         report = yield from _guides(run, episodes, weights=name == "weights")
         header, *rows = guides_table(report, "weights" if name == "weights" else "composition")
     elif name == "arms":
-        report = yield from _arm_wishes(run, episodes)
+        report = yield from measure(run or WISHING, episodes, seed=SEED)
         header, *rows = wishes_rows(report)
     elif name == "control":
         report = yield from _control(run)
@@ -189,21 +189,6 @@ def _arm(name: str, run: str | None, episodes: int) -> Generator[str, None, dict
     folders = {JOINT: joint, INVERSE: alone}
     report = yield from compare_arms({method: str(folder) for method, folder in folders.items()}, episodes, SEED)
     return report | {"training": {method: training_record(folder) for method, folder in folders.items()}}
-
-
-def _arm_wishes(run: str | None, episodes: int) -> Generator[str, None, dict[str, Any]]:
-    """With the planner that ships, or a run of its task."""
-    rows = yield from measure(run or WISHING, episodes, seed=SEED)
-    planner, task = load_planner(run or WISHING)
-    return {
-        "task": task.name,
-        "seed": SEED,
-        "episodes": episodes,
-        "rows": rows,
-        "sampling": asdict(planner.sampling),
-        "replan_every": task.replan_every,
-        "device": str(planner.device),
-    }
 
 
 def _control(run: str | None) -> Generator[str, None, dict[str, Any]]:

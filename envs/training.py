@@ -196,6 +196,8 @@ def _run(job: Job, *, only: Only | None = None) -> Iterator[Progress]:
     scheduler = make_scheduler("ddim", train_steps=job.preset.noise_levels)
     levels, normalizer = scheduler.alphas_cumprod, Normalizer.fit(job.episodes, task.spec, task.normalizer)
     network = _begin(job, job.denoiser, lambda: _denoiser(job), STATE)
+    short = replace(job.denoiser, steps=_inverse_steps(job), minutes=None, batch_size=INVERSE_BATCH)
+    follows = _begin(job, short, lambda: _inverse(job), INVERSE_STATE) if alone or task.follow_states else None
     planner = TrajectoryPlanner(
         cast(TemporalUNet, network.ema),
         normalizer,
@@ -208,14 +210,17 @@ def _run(job: Job, *, only: Only | None = None) -> Iterator[Progress]:
         clip=1.0 if task.normalizer == "limits" else None,
         consistency_bound=_consistency_bound(windows),
         sampling=dataclasses.asdict(Sampling(**{**task.sampling, **job.preset.sampling})),
+        inverse=None if follows is None else cast(InverseDynamics, follows.ema),
+        state_only=alone,
     )
     if job.returns is not None and (job.output / RETURNS_STATE).exists():  # keep it while the denoiser goes on
         planner.register_modules(returns=_begin(job, job.returns, lambda: _return_model(job), RETURNS_STATE).ema)
     job.accelerator.init_trackers("logs")
     ahead = 1.0 if job.returns is None else 1 - RETURNS_SHARE
     ahead = 0.0 if only == "returns" else ahead  # of the whole, which is the denoiser's
-    if alone:
-        yield from _inverse(job, planner)
+    if follows is not None:  # a small part, trained before the others
+        objective = predicting_actions(job.episodes, short, device)
+        yield from _fit(job, planner, follows, objective, short, INVERSE_STATE, "inverse", (0.0, 0.0))
     if only != "returns":
         objective = denoising(windows, normalizer, levels, job.denoiser)
         yield from _fit(job, planner, network, objective, job.denoiser, STATE, "denoiser", (0.0, ahead))
@@ -265,23 +270,6 @@ def _fit(
     save.now()
 
 
-def _inverse(job: Job, planner: TrajectoryPlanner) -> Iterator[Progress]:
-    """The inverse dynamics of plans of states alone: a small part, trained before the others."""
-    spec = job.task.spec
-
-    def make() -> InverseDynamics:
-        model = InverseDynamics(len(spec.observation_names), len(spec.action_names))
-        model.fit_scale(job.episodes)
-        return model
-
-    bound = min(INVERSE_UPDATES, job.denoiser.steps or INVERSE_UPDATES)
-    config = replace(job.denoiser, steps=bound, minutes=None, batch_size=INVERSE_BATCH)
-    state = _begin(job, config, make, INVERSE_STATE)
-    planner.register_modules(inverse=state.ema)
-    objective = predicting_actions(job.episodes, config, job.accelerator.device)
-    yield from _fit(job, planner, state, objective, config, INVERSE_STATE, "inverse", (0.0, 0.0))
-
-
 def _begin(job: Job, config: TrainConfig, make: Any, file: str) -> TrainState:
     """A part's state: as its last checkpoint left it, or new."""
     with torch.random.fork_rng():  # diffusers' blocks initialise from the global generator
@@ -304,6 +292,16 @@ def _denoiser(job: Job) -> TemporalUNet:
         octaves=task.octaves,
         anchored=anchored,
     )
+
+
+def _inverse(job: Job) -> InverseDynamics:
+    model = InverseDynamics(len(job.task.spec.observation_names), len(job.task.spec.action_names))
+    model.fit_scale(job.episodes)
+    return model
+
+
+def _inverse_steps(job: Job) -> int:
+    return min(INVERSE_UPDATES, job.denoiser.steps or INVERSE_UPDATES)
 
 
 def _return_model(job: Job, windows: Windows | None = None) -> ReturnModel:

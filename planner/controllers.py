@@ -72,7 +72,7 @@ class RacingController:
     Args:
         plant: fitted to the task's data.
         position: indices of the positions among the observations.
-        velocity: indices of their rates.
+        velocity: indices of their rates; none where actions set them.
         gain: share of a position error that is made good in the next step.
     """
 
@@ -84,7 +84,8 @@ class RacingController:
     def act(self, observations: Array, now: Reference, ahead: Reference) -> Array:
         off = now.position - observations[:, list(self.position)]
         wanted = ahead.velocity + self.gain * off / self.plant.config.dt_seconds
-        return self.plant.actions_for(observations[:, list(self.velocity)], wanted)
+        seen = observations[:, list(self.velocity)] if self.velocity else np.zeros_like(wanted)
+        return self.plant.actions_for(seen, wanted)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from .plan import Array, Plan, Reference
 from .plant import Plant
 from .windows import consistency, worst_before_arrival
 
-STRAY = 0.1  # position units outside free space from which a path counts as blocked
+STRAY = 2.0  # voxels outside free space from which a path counts as blocked
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Course:
     @property
     def blocked(self) -> bool:
         """Whether it leads where nothing shows a way."""
-        return self.stray > STRAY
+        return self.stray > STRAY * self.plant.config.voxel
 
     def plan_age(self, age: float) -> float:
         """Environment steps after which the plan, at its own pace, is where the course is after `age` steps."""
@@ -68,7 +68,8 @@ class Course:
         velocity = np.where(beyond[:, None], 0.0, self.velocities[at])
         observation = asked.observation.copy()
         observation[:, self.plan.spec.position_indices] = self.positions[at]
-        observation[:, self.plan.spec.velocity_indices] = velocity
+        if self.plan.spec.velocity:
+            observation[:, self.plan.spec.velocity_indices] = velocity
         return Reference(observation, self.positions[at], velocity, asked.action)
 
 

@@ -54,7 +54,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         scheduler: noise levels that the network was trained on.
         returns: predicts the return of noisy trajectories; None where the run trained none.
         plant: what the data says of the plant and the space around it; None where the task has none.
-        inverse: finds the actions of plans of states alone; None where actions are planned with the states.
+        inverse: finds the actions between planned states; None where the run learned none.
         spec: the columns, as `TrajectorySpec.to_config` writes them.
         horizon: H.
         task: name of the task it was trained for.
@@ -62,6 +62,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         clip: bound on free entries of clean trajectories, normalised; None for none.
         consistency_bound: `windows.consistency` that 99% of the data's windows stay below, in position units.
         sampling: defaults of `Sampling`.
+        state_only: plans are of states alone, and their actions those of `inverse`.
     """
 
     model_cpu_offload_seq = "denoiser"
@@ -82,11 +83,14 @@ class TrajectoryPlanner(DiffusionPipeline):
         clip: float | None = 1.0,
         consistency_bound: float = 0.0,
         sampling: dict[str, Any] | None = None,
+        state_only: bool = False,
     ) -> None:
         super().__init__()
         if spec is None:
             raise ValueError("a planner needs the spec of its columns: spec=TrajectorySpec(...).to_config()")
         check_prediction(prediction)
+        if state_only and inverse is None:
+            raise ValueError("plans of states alone need inverse dynamics to find their actions: inverse=...")
         self.register_modules(
             denoiser=denoiser,
             normalizer=normalizer,
@@ -103,6 +107,7 @@ class TrajectoryPlanner(DiffusionPipeline):
             clip=clip,
             consistency_bound=consistency_bound,
             sampling=sampling or {},
+            state_only=state_only,
         )
         self.spec, self.horizon, self.task = TrajectorySpec(**spec), horizon, task
         self.sampling = Sampling(**(sampling or {}))
@@ -135,7 +140,7 @@ class TrajectoryPlanner(DiffusionPipeline):
     def problem(self, start: Sequence[float] | Tensor, goal: Sequence[float] | Tensor | None = None) -> Conditions:
         """Conditions of the usual problem: a whole start observation (O,) and, if given, a goal position (P,)."""
         known = start_at(self.spec, self.horizon, start)
-        if self.inverse is not None:  # it was trained on states alone, with actions left out
+        if self.config.state_only:  # it was trained on states alone, with actions left out
             known |= apply_actions(self.spec, self.horizon, torch.zeros(self.horizon, len(self.spec.action_names)))
         return known if goal is None else known | arrive_at(self.spec, self.horizon, goal)
 
@@ -360,7 +365,8 @@ class TrajectoryPlanner(DiffusionPipeline):
             count += 1
         clean = torch.where(pinned, normalized, clean)
         trajectories = batch.exact(count, pinned, self.normalizer.denormalize(clean))
-        trajectories = trajectories if self.inverse is None else self.inverse.acted(self.spec, trajectories)
+        if self.config.state_only:
+            trajectories = self.inverse.acted(self.spec, trajectories)
         verdict = judge(
             self.spec,
             trajectories,

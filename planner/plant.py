@@ -26,6 +26,7 @@ Array = NDArray[np.floating[Any]]
 MOST_VOXELS = 4_000_000
 SEEN = 3  # states that must lie in a voxel for it to count as visited: once may be an accident
 STEPS_PER_VOXEL = 1.5  # so that the states of one motion leave no gaps between them
+EXPLAINED = 0.95  # of what positions do in a step, by the actions that are said to set it
 SLOW = 0.95  # of the top speed: faster transitions do not tell how the plant answers
 ROUNDS, KEPT = 4, 0.8  # of the trimmed regression: contacts and saturation are not the plant's own answer
 MOST_LEFT = 0.99  # quantile of what the plant takes its top speeds for: what runs into something keeps less
@@ -35,10 +36,13 @@ CONTACT = 0.25  # of the velocity that the largest action adds in a step: an ans
 WALL, THICK = 8, 4  # voxels: how far to all sides, and how deep, a contact is taken to be a flat wall
 MOST_CONTACTS = 20_000
 AXES_MOST = 3
+DRAG_MOST, DIRECT_MOST = 0.5, 0.8  # of the force, against drag at the largest velocity; where actions set velocities
 
 
 class Plant(ModelMixin, ConfigMixin):
     """A linear answer per axis, v' = a clip(v, -c, c) + b u, p' = p + v' dt, and the space that the data has visited.
+
+    Where no velocities are observed, actions set them: a is zero.
 
     Both are fitted to recorded episodes, so that plans can be followed as fast as the plant can and no faster, where
     its data shows that nothing is in the way: no model and no map is given.
@@ -93,16 +97,18 @@ class Plant(ModelMixin, ConfigMixin):
 
     @staticmethod
     def fits(spec: TrajectorySpec) -> bool:
-        """Whether a spec describes such a plant: one action for each position, whose rates are observed."""
-        return 0 < len(spec.position) <= AXES_MOST and len(spec.velocity) == len(spec.position) == len(
-            spec.action_names
-        )
+        """Whether a spec describes such a plant: one action for each position."""
+        return 0 < len(spec.position) <= AXES_MOST and len(spec.action_names) == len(spec.position)
 
     @classmethod
     def of(cls, episodes: Episodes, spec: TrajectorySpec) -> Plant | None:
-        """Fitted to episodes, or None where there is no such plant: other columns, or an axis that no action moves."""
-        made = cls.fit(episodes, spec) if cls.fits(spec) else None
-        return made if made is not None and bool((made.push * made.force > 1e-9).all()) else None
+        """Fitted to episodes, or None where there is no such plant: other columns, an axis that no action moves, or
+        positions without velocities that actions alone do not explain.
+        """
+        if not cls.fits(spec):
+            return None
+        made = cls.fit(episodes, spec)
+        return made if bool((made.push * made.force > 1e-9).all()) and made.explains(episodes, spec) else None
 
     @classmethod
     def fit(cls, episodes: Episodes, spec: TrajectorySpec) -> Plant:
@@ -112,28 +118,26 @@ class Plant(ModelMixin, ConfigMixin):
             ValueError: the spec does not describe such a plant.
         """
         if not cls.fits(spec):
-            raise ValueError("a plant needs positions, their velocities, and one action for each of them")
-        last = np.zeros(len(episodes.observations), dtype=bool)
-        last[episodes.offsets[1:] - 1] = True
-        now = np.flatnonzero(~last)
+            raise ValueError("a plant needs positions and one action for each of them")
         positions = episodes.observations[:, spec.position_indices].astype(np.float64)
-        velocities = episodes.observations[:, spec.velocity_indices].astype(np.float64)
-        actions = episodes.actions[now].astype(np.float64)
+        now, before, afterwards, actions = _transitions(episodes, spec)
         steps = np.linalg.norm(positions[now + 1] - positions[now], axis=1)
         voxel, voxels, origin, visited = _grid(positions, float(np.median(steps)))
         made = cls(len(spec.position), spec.dt_seconds, voxels, voxel, _pace(steps) / spec.dt_seconds)
         for axis in range(len(spec.position)):
-            v, after, u = velocities[now, axis], velocities[now + 1, axis], actions[:, axis]
+            v, after, u = before[:, axis], afterwards[:, axis], actions[:, axis]
             a, b = _response(v, after, u)
+            made.answer[axis], made.push[axis], made.force[axis] = a, b, float(np.abs(u).max())
+            if not spec.velocity:
+                made.top[axis] = made.cap[axis] = float(np.abs(after).max())
+                continue
             top = float(np.abs(v).max())
             fast = np.abs(v) > min(0.99 * top, float(np.sort(np.abs(v))[-FASTEST:][0]) - 1e-9)
             left = np.sign(v[fast]) * (after[fast] - b * u[fast]) / a  # what the plant took its velocity for
-            made.answer[axis], made.push[axis] = a, b
-            made.force[axis], made.top[axis] = float(np.abs(u).max()), top
-            made.cap[axis] = min(top, float(np.quantile(left, MOST_LEFT)))
+            made.top[axis], made.cap[axis] = top, min(top, float(np.quantile(left, MOST_LEFT)))
         made.origin[:] = torch.from_numpy(origin)
         made.visited[:] = torch.from_numpy(visited)
-        off = velocities[now + 1] - made.next_velocities(velocities[now], actions)
+        off = afterwards - made.next_velocities(before, actions)
         walls = _walls(positions[now + 1], off, made)
         made.free[:] = torch.from_numpy(_grown(visited > 0.5, walls).astype(np.float32))
         return made
@@ -142,11 +146,13 @@ class Plant(ModelMixin, ConfigMixin):
     def limits(self) -> tuple[Array, Array]:
         """Largest acceleration (P,), per second squared, also against the drag at top speed; largest velocity (P,).
 
-        Where drag takes more than half of the force at the velocities seen, the largest is that where it takes half.
+        Where drag takes more than half of the force at the velocities seen, the largest is that where it takes half;
+        where actions set velocities, four fifths, so that a few steps lead there.
         """
         a, b, force, cap, top = (getattr(self, n).double().cpu().numpy() for n in _DYNAMICS)
         drag, dt = np.maximum(1 - a, 1e-9), self.config.dt_seconds
-        fastest = np.minimum(np.minimum(top, a * cap + b * force), b * force / (2 * drag))
+        most = np.where(a == 0, DIRECT_MOST, DRAG_MOST)
+        fastest = np.minimum(np.minimum(top, a * cap + b * force), most * b * force / drag)
         return (b * force - (1 - a) * np.minimum(cap, fastest)) / dt, fastest
 
     def next_velocities(self, velocities: ArrayLike, actions: ArrayLike) -> Array:
@@ -159,6 +165,15 @@ class Plant(ModelMixin, ConfigMixin):
         a, b, force, cap, _ = (getattr(self, n).double().cpu().numpy() for n in _DYNAMICS)
         seen = np.clip(np.asarray(velocities, dtype=float), -cap, cap)
         return np.clip((np.asarray(wanted) - a * seen) / b, -force, force)
+
+    def explains(self, episodes: Episodes, spec: TrajectorySpec) -> bool:
+        """Whether actions account for the motions of an episode, contacts left out; velocities do in any case."""
+        if spec.velocity:
+            return True
+        _, before, after, actions = _transitions(episodes, spec)
+        off = np.square(after - self.next_velocities(before, actions)).sum(axis=1)
+        kept = off <= np.quantile(off, KEPT)
+        return bool(off[kept].mean() <= (1 - EXPLAINED) * np.square(after[kept]).sum(axis=1).mean())
 
     def depth(self, positions: ArrayLike) -> tuple[Array, Array]:
         """How deep positions (..., P) lie inside free space, negative outside, and the way deeper (..., P)."""
@@ -185,6 +200,23 @@ class Plant(ModelMixin, ConfigMixin):
 
 
 _DYNAMICS = ("answer", "push", "force", "cap", "top")
+
+
+def _transitions(episodes: Episodes, spec: TrajectorySpec) -> tuple[NDArray[np.int64], Array, Array, Array]:
+    """States (S,) that another follows, velocities before and after the step (S, P), and the actions (S, A) between.
+
+    Where none are observed, those before are zero and those after what the positions did.
+    """
+    last = np.zeros(len(episodes.observations), dtype=bool)
+    last[episodes.offsets[1:] - 1] = True
+    now = np.flatnonzero(~last)
+    actions = episodes.actions[now].astype(np.float64)
+    seen = episodes.observations.astype(np.float64)
+    if spec.velocity:
+        velocities = seen[:, spec.velocity_indices]
+        return now, velocities[now], velocities[now + 1], actions
+    moved = seen[now + 1][:, spec.position_indices] - seen[now][:, spec.position_indices]
+    return now, np.zeros_like(moved), moved / spec.dt_seconds, actions
 
 
 def _grid(positions: Array, step: float) -> tuple[float, tuple[int, ...], Array, Array]:

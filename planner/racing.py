@@ -21,12 +21,12 @@ from .course import Course
 from .plan import Array, Plan, arc_length
 from .plant import Plant
 
-SPACING, POINTS = 0.08, (48, 96, 144, 192)  # position units between points, at most; how many a path may have
+SPACING, POINTS = 1.6, (48, 96, 144, 192)  # voxels between points, at most; how many a path may have
 Bending = Sequence[tuple[float, int]]
 # Weights of the bending energy and rounds of each, from coarse to exact.
 BENDING = ((1e3, 60), (100.0, 80), (10.0, 50), (2.0, 30), (0.3, 30))
 GENTLY = ((10.0, 60), (2.0, 40), (0.3, 40))  # where those lead through what is not free
-MARGIN = 0.02  # position units inside visited space that paths keep
+MARGIN = 0.4  # voxels inside visited space that paths keep
 RESERVE = 0.99  # of the plant's force is planned with; the rest is for tracking
 BLOCKED_SECONDS = 1e3
 IDLE = 1e-4  # share of a way's direction below which an axis does not push along it
@@ -47,7 +47,7 @@ def courses(plant: Plant, plans: Sequence[Plan], *, bent: bool = True) -> list[C
 
 def _courses(plant: Plant, plans: Sequence[Plan], bending: Bending) -> list[Course]:
     ways = [_whole_path(plan) for plan in plans]
-    counts = [_points_for(path) for path, _ in ways]
+    counts = [_points_for(plant, path) for path, _ in ways]
     made: dict[int, Course] = {}
     for count in sorted(set(counts)):
         group = [i for i, own in enumerate(counts) if own == count]
@@ -61,6 +61,7 @@ def _laid(
 ) -> list[Course]:
     """Courses of as many points each."""
     starts = np.array([p.observations[0, 0, p.spec.velocity_indices] for p in plans])
+    starts = starts if starts.size else np.zeros((len(plans), plant.config.axes))  # where actions set velocities
     laid, along = smooth(plant, [path for path, _ in ways], starts, count=count, bending=bending)
     speeds = top_speeds(plant, laid, np.linalg.norm(starts, axis=1))
     between = np.array([_evenly(points, 2 * count)[0] for points in laid])  # points may jump across a wall
@@ -91,9 +92,9 @@ def _whole_path(plan: Plan) -> tuple[Array, Array]:
     return np.vstack([plan.reference(steps).position, end]), np.append(steps, float(plan.steps))
 
 
-def _points_for(path: Array) -> int:
+def _points_for(plant: Plant, path: Array) -> int:
     """How many points a path (n, P) takes: few numbers of them, so that many paths share one."""
-    wanted = np.linalg.norm(np.diff(path, axis=0), axis=1).sum() / SPACING
+    wanted = np.linalg.norm(np.diff(path, axis=0), axis=1).sum() / (SPACING * plant.config.voxel)
     return next((count for count in POINTS if count >= wanted), POINTS[-1])
 
 
@@ -118,7 +119,7 @@ def smooth(
         paths (B, N, P), and (B, N) the shares of the given path's length (0 to 1) at which its points began.
     """
     lengths = [float(np.linalg.norm(np.diff(p, axis=0), axis=1).sum()) for p in paths]
-    count = count or max(map(_points_for, paths))
+    count = count or max(_points_for(plant, path) for path in paths)
     first, shares = (np.array(v) for v in zip(*(_evenly(p, count) for p in paths), strict=True))
     ends = first[:, [0, -1]]
     spacing = np.array(lengths) / (count - 1)
@@ -126,7 +127,7 @@ def smooth(
     way = velocities / np.maximum(speed, 1e-9)[:, None] * spacing[:, None]
     moving = speed**2 > plant.limits[0].min() * spacing  # slower ones stop within the first gap
     ahead = ends[:, 0] + way
-    points, inside = first, first.copy()
+    points, inside, margin = first, first.copy(), MARGIN * plant.config.voxel
     for weight, rounds in bending:
         free, held, pull = _bending(count, weight)
         debt = np.zeros_like(points)
@@ -139,7 +140,7 @@ def smooth(
             reached = points + debt
             depth, deeper = plant.depth(reached)
             steep = np.maximum(np.linalg.norm(deeper, axis=-1, keepdims=True), 0.2)
-            inside = reached + np.maximum(MARGIN - depth, 0)[..., None] * deeper / steep
+            inside = reached + np.maximum(margin - depth, 0)[..., None] * deeper / steep
             inside[:, [0, -1]] = ends
             debt = reached - inside
     return points, shares

@@ -24,7 +24,7 @@ from .plant import Plant
 
 IN_REACH = 1.0  # of a window's span: nearer goals are planned for at once
 LEG = 0.5  # of a window's span, from stop to stop: half of the training windows are shorter
-SHY = 0.1  # position units: a way this close to unvisited space counts twice its length
+SHY = 2.0  # voxels: a way this close to unvisited space counts twice its length
 ROOM = 0.25  # of a leg, in which a stop may move to where there is most room
 TREES = 256  # goals whose ways are remembered
 SPECK = 0.01  # of the largest connected part: smaller ones are accidents, and lead nowhere
@@ -112,7 +112,8 @@ class Roadmap:
         shape = tuple(self.plant.visited.shape)
         number = np.full(shape, -1)
         number[tuple(self._cells.T)] = np.arange(len(self._cells))
-        price = 1 + SHY / np.maximum(self.plant.depth(self._places)[0], SHY / 4)
+        shy = SHY * self.plant.config.voxel
+        price = 1 + shy / np.maximum(self.plant.depth(self._places)[0], shy / 4)
         rows, columns, lengths = [], [], []
         for offset in itertools.product((-1, 0, 1), repeat=len(shape)):
             if offset <= (0,) * len(shape):

@@ -37,7 +37,7 @@ class Windows:
         stays_within: hindsight's goals are places where the position stays, within so many position units, until its
             episode ends, and windows end when it comes there; one that comes to no rest has windows of random lengths,
             one that never moves has none. None takes any place that was passed: whoever has to hold a goal learns from
-            those to pass it.
+            those to pass it. Fixed windows do not ask.
 
     Raises:
         ValueError: widths do not fit the spec, no episode is long enough for two tokens or a horizon that is longer
@@ -70,7 +70,7 @@ class Windows:
         if fixed:
             usable &= room >= horizon - 1
         until = np.zeros(len(room), dtype=np.int64)  # tokens to where the position stays; 0 for any number
-        if stays_within is not None:
+        if stays_within is not None and not fixed:
             until, moved = until_it_stays(episodes, spec, stays_within)
             usable &= moved & (until <= np.minimum(room, horizon - 1))
         if not usable.any():

@@ -208,6 +208,7 @@ def arm_tasks() -> dict[str, Task]:
         "passed_within": 0.03,
         "avoid_clearance": 0.035,
         "action_limit": 1.0,
+        "follow_states": True,
         "collect_steps": 300_000,
         "collect_minutes": 3.0,
         "minutes": 20.0,

@@ -150,6 +150,7 @@ SWITCHES = (
 )
 """The scene's: which state each button is in, of two, how far it is pressed, and how far drawer and window are open."""
 
+LONGEST_STEPS = 500  # of a plan in a maze; what is farther is reached by way of stops
 CELL_STEPS = 25  # that the data's point takes from one cell's middle to the next's, which is 4 units away
 
 
@@ -173,9 +174,9 @@ def ogbench_tasks() -> dict[str, Task]:
 
 
 MAZES: dict[str, dict[str, Any]] = {
-    "medium": {"cells": 11, "minutes": 20.0, "legs": 4},
-    "large": {"cells": 19, "minutes": 30.0, "legs": 6},
-    "giant": {"cells": 31, "minutes": 30.0, "legs": 10},
+    "medium": {"cells": 11, "minutes": 10.0},
+    "large": {"cells": 19, "minutes": 15.0},
+    "giant": {"cells": 31, "minutes": 20.0},
 }
 """Of each maze the cells of its longest route, and what its size asks for."""
 
@@ -183,8 +184,8 @@ MAZES: dict[str, dict[str, Any]] = {
 def _maze(size: str, kind: Kind) -> PointTask:
     known, stitch = MAZES[size], kind == "stitch"
     tokens = 32 if stitch else 40
-    steps = 160 if stitch else CELL_STEPS * (known["cells"] + 1)  # an episode of pieces goes four cells and stays
-    sampling = {"candidates": 16} | ({"legs": known["legs"]} if stitch else {})
+    # An episode of pieces goes four cells and stays.
+    steps = 160 if stitch else min(CELL_STEPS * (known["cells"] + 1), LONGEST_STEPS)
     return PointTask(
         name=f"pointmaze-{size}-{kind}",
         make=f"pointmaze-{size}-v0",
@@ -193,9 +194,9 @@ def _maze(size: str, kind: Kind) -> PointTask:
         horizon=tokens,
         episode_steps=1000,
         minutes=known["minutes"],
-        replan_every=250 if stitch else 100,  # the point goes where it is told: plans hold, and many legs take seconds
+        replan_every=100,  # the point goes where it is told: plans hold
         gains=(5.0, 0.0),  # an action of 1 goes 0.2
-        sampling=sampling,
+        sampling={"select": "fastest"},
         collect_minutes=1.0,
         kind=kind,
         recorded_steps=200 if stitch else 2000 if size == "giant" else 1000,

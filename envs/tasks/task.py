@@ -57,6 +57,8 @@ class Task:
             none ever is.
         passed_within: distance from a via, in position units, at which it counts as passed.
         gains: (p, d) of the tracking controller; None executes planned actions.
+        follow_states: planned states are followed by learned inverse dynamics, also where actions are planned, too:
+            a guide that bends states cannot tell which actions lead there.
         action_limit: planned actions are clipped to [-limit, limit]; None leaves them alone.
         feedforward: share of the planned action beside tracking.
         tempo: how much faster than planned a tracked plan is followed (see `planner.execution.Executor`).
@@ -92,6 +94,7 @@ class Task:
     tolerance: float = 0.25
     passed_within: float = 0.25
     gains: tuple[float, float] | None = None
+    follow_states: bool = False
     action_limit: float | None = None
     feedforward: float = 0.0
     tempo: float = 1.0

@@ -65,7 +65,8 @@ def test_all_methods_are_measured_on_the_same_episodes(folders):
 def test_a_planners_row_is_its_evaluation(folders, method, folder):
     root, numbers, _ = folders
     planner, task = load_planner(root / folder, device="cpu")
-    assert (planner.inverse is not None) == (method == INVERSE)
+    assert planner.inverse is not None
+    assert planner.config.state_only == (method == INVERSE)
     *_, again = evaluate(planner, task, episodes=EPISODES, seed=numbers["seed"], references=False)
     row = next(r for r in numbers["rows"] if r["method"] == method)
     assert {k: row[k] for k in stats_record(again.stats)} == stats_record(again.stats)

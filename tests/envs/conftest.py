@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -34,11 +32,8 @@ def quick_reports(quicken: Callable[[pytest.MonkeyPatch], None], monkeypatch: py
 
 @pytest.fixture(scope="module")
 def drawing() -> None:
-    """A backend that draws, also where another test imported mujoco before one was chosen."""
+    """Skips where nothing draws."""
     from diffplan.envs.backend import use_backend
 
     if use_backend() is None:
         pytest.skip("no backend of MuJoCo draws here")
-    import mujoco
-
-    importlib.reload(sys.modules[mujoco.Renderer.__module__].gl_context)

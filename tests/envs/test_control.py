@@ -11,13 +11,15 @@ import pytest
 from diffplan.envs.control import executor_for
 from diffplan.envs.simulators import Simulators
 from diffplan.envs.tasks import find_task
-from diffplan.planner.controllers import PlannedActions, RacingController, TrackingController
+from diffplan.planner.controllers import InverseController, PlannedActions, RacingController, TrackingController
 from diffplan.planner.guides import Guide
+from diffplan.planner.inverse import InverseDynamics
 from diffplan.planner.plant import Plant
 
 TASK = find_task("maze2d")
 PLANNER = SimpleNamespace(plant=Plant(2, TASK.spec.dt_seconds, (9, 9)), inverse=None)
 BARE = SimpleNamespace(plant=None, inverse=None)
+INVERSE = InverseDynamics(4, 2)
 GUIDE = Guide.of(lambda spec, path: path.sum((1, 2)), "any")
 
 
@@ -57,6 +59,14 @@ class TestAuto:
         executor = made(planner, replace(TASK, gains=None))
         assert isinstance(executor.controller, PlannedActions)
         assert executor.hasten is None
+
+    def test_states_are_followed_where_inverse_dynamics_were_learned(self):
+        """Unless the task is driven by gains: those need no learning."""
+        planner = SimpleNamespace(plant=None, inverse=INVERSE)
+        executor = made(planner, replace(TASK, gains=None, action_limit=0.5), tempo=None)
+        assert executor.controller == InverseController(INVERSE, 0.5)
+        assert isinstance(made(planner).controller, TrackingController)
+        assert isinstance(made(planner, controller="actions").controller, PlannedActions)
 
 
 class TestByName:

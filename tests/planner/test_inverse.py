@@ -120,6 +120,7 @@ class TestStatesAlone:
     def planner(self, make_planner, trained):
         made = make_planner()
         made.register_modules(inverse=trained)
+        made.register_to_config(state_only=True)
         return made
 
     def test_plans_have_the_actions_between_their_states(self, planner, trained):
@@ -147,6 +148,21 @@ class TestStatesAlone:
         loaded = TrajectoryPlanner.from_pretrained(tmp_path)
         problem = planner.problem(START, GOAL)
         np.testing.assert_array_equal(loaded.plan(problem).trajectories, planner.plan(problem).trajectories)
+
+    def test_joint_plans_keep_the_actions_that_were_planned(self, make_planner, trained):
+        """There the inverse dynamics are for whoever follows the states, say because a guide has bent them."""
+        plain, both = make_planner(), make_planner()
+        both.register_modules(inverse=trained)
+        problem = both.problem(START, GOAL)
+        assert not problem.mask[:, both.spec.actions].any()
+        np.testing.assert_array_equal(both.plan(problem).trajectories, plain.plan(problem).trajectories)
+
+    def test_states_alone_without_inverse_dynamics_are_refused(self, make_planner):
+        made = make_planner()
+        with pytest.raises(ValueError, match="states alone need inverse dynamics"):
+            TrajectoryPlanner(
+                made.denoiser, made.normalizer, made.scheduler, spec=made.spec.to_config(), state_only=True
+            )
 
     def test_planners_without_one_are_as_they_were(self, make_planner, tmp_path):
         planner = make_planner()

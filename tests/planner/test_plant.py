@@ -93,7 +93,11 @@ class TestFitting:
 
     @pytest.mark.parametrize(
         "change",
-        [{"velocity": ()}, {"position": (), "velocity": ()}, {"position": ("x",), "velocity": ("vx",)}],
+        [
+            {"position": (), "velocity": ()},
+            {"position": ("x",), "velocity": ("vx",)},
+            {"position": ("x",), "velocity": ()},
+        ],
     )
     def test_what_is_no_plant_is_refused(self, change):
         spec = replace(spec_of(2), **change)
@@ -277,3 +281,43 @@ def test_it_survives_saving(tmp_path):
     points = np.random.default_rng(0).uniform(-2, 2, (20, 3))
     np.testing.assert_array_equal(plant.depth(points)[0], again.depth(points)[0])
     np.testing.assert_array_equal(plant.limits, again.limits)
+
+
+class TestWhereActionsSetVelocities:
+    """Positions without velocities: an action of 1 goes so far in a step."""
+
+    PUSH = (0.8, 0.4)  # per second
+    SPEC = TrajectorySpec(("fx", "fy"), ("x", "y"), ("x", "y"), (), DT, 2)
+
+    def recorded(self, *, contacts: float = 0.0, inertia: float = 0.0) -> Episodes:
+        rng = np.random.default_rng(0)
+        observations, actions = [], []
+        for _ in range(20):
+            taken, places, going = rng.uniform(-1, 1, (200, 2)), [np.zeros(2)], np.zeros(2)
+            for action in taken:
+                going = inertia * going + (1 - inertia) * np.array(self.PUSH) * action
+                places.append(places[-1] + DT * going * (rng.random() >= contacts))
+            observations.append(np.array(places))
+            actions.append(taken)
+        return Episodes.from_arrays(observations, actions)
+
+    @pytest.mark.parametrize("contacts", [0.0, 0.15])
+    def test_what_an_action_does(self, contacts):
+        plant = Plant.of(self.recorded(contacts=contacts), self.SPEC)
+        assert plant is not None
+        np.testing.assert_allclose(plant.push, self.PUSH, rtol=1e-4)
+        assert (plant.answer == 0).all()
+        np.testing.assert_allclose(plant.actions_for(np.zeros(2), [0.4, 0.4]), [0.5, 1.0], rtol=1e-3)
+
+    def test_limits_can_be_kept_from_one_step_to_the_next(self):
+        """From the largest velocity the largest acceleration still leads to what an action can do."""
+        plant = Plant.of(self.recorded(), self.SPEC)
+        assert plant is not None
+        most, top = plant.limits
+        wanted = top + most * DT
+        np.testing.assert_allclose(plant.next_velocities(top, plant.actions_for(top, wanted)), wanted, rtol=1e-6)
+        np.testing.assert_array_less(0.5 * np.array(self.PUSH), top)
+
+    def test_what_velocities_would_explain_is_no_such_plant(self):
+        """With inertia that nobody observes, actions alone say little of where positions go."""
+        assert Plant.of(self.recorded(inertia=0.8), self.SPEC) is None

@@ -331,6 +331,16 @@ class TestGoalsThatAreHeld:
         ends = windows.window(first, length)[:, -1, spec.position_columns[0]]
         assert ((ends - 5.0).abs() <= 0.1).all()
 
+    def test_fixed_windows_do_not_ask(self, spec, generator):
+        """They run on whatever the position does, and arrive at their last token."""
+        way = [*map(float, range(6)), *[5.0] * 6]
+        plain, asked = (
+            Windows(self.episodes(way), replace(spec, stride=1), horizon=6, fixed=True, stays_within=within)
+            for within in (None, 0.1)
+        )
+        assert asked.starts.tolist() == plain.starts.tolist()
+        assert (asked.draw(50, generator)[1] == 5).all()
+
     def test_a_place_that_is_only_passed_is_no_goal(self, spec, generator):
         way = [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 3.0, 3.0, 3.0]
         windows = Windows(self.episodes(way), replace(spec, stride=1), horizon=10, stays_within=0.1)
