@@ -132,6 +132,9 @@ def load_episodes(dataset_id: str, task: Task) -> Episodes:
             task.failures(np.array(terminated)),
         )
         check_widths(episodes, task.spec)
+        if task.cut_at_rests is not None:
+            within, steps = task.cut_at_rests
+            episodes = episodes.cut_at_rests(task.spec.position_indices, within=within, steps=steps)
     except ValueError as error:
         raise ValueError(f"dataset {dataset_id!r} does not fit task {task.name}: {error}") from error
     return dataclasses.replace(episodes, rewards=task.rewards(episodes))

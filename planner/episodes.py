@@ -130,6 +130,49 @@ class Episodes:
             None if self.terminated is None else self.terminated[~on],
         )
 
+    def cut_at_rests(self, columns: Sequence[int], *, within: float, steps: int) -> Episodes:
+        """Episodes that end where observation columns have come to rest; the next one goes on from there.
+
+        A recording of one thing done after another becomes several of one thing each; `joined` undoes it.
+
+        Args:
+            columns: of what comes to rest, together.
+            within: distance, in their own units, that counts as none.
+            steps: for which it has to stay so close to where it came to rest; cuts are at their end.
+        """
+        first, last = self.offsets[:-1], self.offsets[1:] - 1
+        cuts = [self._rests(a, b, columns, within, steps) for a, b in zip(first, last, strict=True)]
+        begins = np.concatenate([[a, *cut] for a, cut in zip(first, cuts, strict=True)])
+        ends = np.concatenate([[*cut, b] for b, cut in zip(last, cuts, strict=True)])
+        rows = np.concatenate([np.arange(a, b + 1) for a, b in zip(begins, ends, strict=True)])
+        actions, rewards = self.actions[rows], None if self.rewards is None else self.rewards[rows]
+        for given in (actions, rewards):  # nothing is done after an episode's last state
+            if given is not None:
+                given[np.cumsum(ends - begins + 1) - 1] = 0
+        failed = None if self.terminated is None else self.terminated.repeat([len(c) + 1 for c in cuts])
+        if failed is not None:
+            failed &= np.isin(ends, last)
+        return Episodes(
+            self.observations[rows],
+            actions,
+            np.concatenate([[0], np.cumsum(ends - begins + 1)]).astype(np.int64),
+            rewards,
+            failed,
+        )
+
+    def _rests(self, first: int, last: int, columns: Sequence[int], within: float, steps: int) -> NDArray[np.int64]:
+        """States of an episode from `first` to `last` at which something that moved has rested for so many steps."""
+        places = self.observations[first : last + 1][:, list(columns)]
+        count = len(places) - steps
+        if count < 2:
+            return np.zeros(0, dtype=np.int64)
+        still = np.ones(count, dtype=bool)
+        for ahead in range(1, steps + 1):
+            still &= np.linalg.norm(places[ahead : ahead + count] - places[:count], axis=1) <= within
+        came = 1 + np.flatnonzero(still[1:] & ~still[:-1])
+        cuts = first + came + steps
+        return np.asarray(cuts[cuts < last], dtype=np.int64)
+
     def split(self, share: float, *, seed: int = 0) -> tuple[Episodes, Episodes]:
         """Two sets of whole episodes, drawn at random: a share held out, at least one episode, and the rest, in order.
 

@@ -21,7 +21,7 @@ def denoising(windows: Windows, normalizer: Normalizer, alphas_cumprod: Tensor, 
     """To predict clean windows from noisy ones (see `diffusion.denoising_loss`)."""
     device = windows.starts.device
     normalizer, alphas_cumprod = normalizer.to(device), alphas_cumprod.to(device)
-    weights = entry_weights(windows.spec, windows.horizon, config).to(device)
+    weights = entry_weights(windows.spec, windows.horizon, config, state_only=windows.state_only).to(device)
 
     def objective(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         clean, length = windows.sample(config.batch_size, generator)
@@ -67,12 +67,14 @@ def predicting_returns(
     return objective
 
 
-def entry_weights(spec: TrajectorySpec, horizon: int, config: TrainConfig) -> Tensor:
-    """(H, D) weight of each entry in the loss."""
+def entry_weights(spec: TrajectorySpec, horizon: int, config: TrainConfig, *, state_only: bool = False) -> Tensor:
+    """(H, D) weight of each entry in the loss; of states alone the second stands for the first action."""
     weights = torch.ones(horizon, spec.width)
     weights[:, spec.actions] = config.action_weight
     if config.first_action_weight is not None:
         weights[0, spec.actions] = config.first_action_weight
+        if state_only:
+            weights[1, spec.observations] = config.first_action_weight
     return weights * config.token_discount ** torch.arange(horizon)[:, None]
 
 

@@ -42,7 +42,7 @@ class TrainConfig:
         clip_norm: largest gradient norm.
         action_weight: weight of the action columns in the loss; observations count 1.
         first_action_weight: weight of the first token's actions, which are what is executed where plans are renewed at
-            every step; None weighs them like the others.
+            every step, or in plans of states alone of the states that they lead to; None weighs them like the others.
         token_discount: weight of a token's entries in the loss, relative to the token before (Janner et al. 2022, in
             their published code); 1 weighs all alike.
         prediction: what the network says: "x0", "eps" or "v".

@@ -161,6 +161,11 @@ def _spec(skill: str, stride: int) -> TrajectorySpec:
     )
 
 
+FIRST_ACTIONS = {"action_weight": 1.0, "first_action_weight": 20.0, "token_discount": 0.9}
+"""Of training: what is executed is the first action; the rest of a plan is there to make it the right one."""
+UNSMOOTHED = {"incumbent": False, "warm_steps": 8, "smoothing": 0.0}
+"""Of sampling: a guide's moves are not spread over time, or a block would give way before anything touches it."""
+
 TABLE_TOP = (0.415, 0.435)  # metres: heights of an object that lies on the table
 SKILLS: dict[str, dict[str, Any]] = {
     "reach": {
@@ -188,9 +193,9 @@ SKILLS: dict[str, dict[str, Any]] = {
         "make": "FetchSlide-v4",
         "reachable": ((1.0, 1.75), (0.4, 1.1), TABLE_TOP),
         "start_box": ((0.9, 1.15), (0.6, 0.9), TABLE_TOP),
-        "horizon": 24,
-        "stride": 2,
+        "horizon": 48,  # a strike takes two or three steps: tokens of two would blur it
         "minutes": 60.0,
+        "follow_states": False,  # a strike is its actions: between states it is smeared
         "goals_per_episode": 1,
         "data_steps": 60,
     },
@@ -206,7 +211,7 @@ def arm_tasks() -> dict[str, Task]:
         "replan_every": 2,
         "tolerance": -1.0,
         "passed_within": 0.03,
-        "avoid_clearance": 0.035,
+        "avoid_clearance": 0.02,
         "action_limit": 1.0,
         "follow_states": True,
         "collect_steps": 300_000,
@@ -215,9 +220,8 @@ def arm_tasks() -> dict[str, Task]:
         "normalizer": "gaussian",  # a few blocks fall off the table: limits would follow them
         "octaves": 1,
         "anchored": True,
-        # what is executed is the first action; the rest of a plan is there to make it the right one
-        "training": {"action_weight": 1.0, "first_action_weight": 20.0, "token_discount": 0.9},
-        "sampling": {"incumbent": False, "warm_steps": 8},
+        "training": FIRST_ACTIONS,
+        "sampling": UNSMOOTHED,
     }
     return {
         f"fetch-{skill}": ArmTask(

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from diffplan.planner.episodes import Episodes
 from diffplan.planner.spec import TrajectorySpec
 
+from .arms import FIRST_ACTIONS, UNSMOOTHED
 from .task import Array, Collecting, Task
 
 TASKS, ROLLOUTS = 5, 50  # of an environment, and of each of these: 250 episodes are the protocol
@@ -151,6 +152,9 @@ SWITCHES = (
 """The scene's: which state each button is in, of two, how far it is pressed, and how far drawer and window are open."""
 
 LONGEST_STEPS = 500  # of a plan in a maze; what is farther is reached by way of stops
+ONE_THING: dict[str, Any] = {"cut_at_rests": (0.05, 10), "stays_within": 0.2}
+"""Of data in which one thing is moved at a time, for goals that one motion reaches; a unit is 10 cm."""
+
 CELL_STEPS = 25  # that the data's point takes from one cell's middle to the next's, which is 4 units away
 
 
@@ -166,7 +170,7 @@ def ogbench_tasks() -> dict[str, Task]:
     switches: Within = ((("button1_frees",), 0.5), (("button2_frees",), 0.5), (("drawer",), 0.72), (("window",), 0.6))
     cubes = (*_cube(1), *_cube(2))
     made += [
-        _scene("cube-single", _cube(1), near, stride=3, horizon=40, episode_steps=200),
+        _scene("cube-single", _cube(1), near, stride=2, horizon=48, episode_steps=200, **ONE_THING),
         _scene("cube-double", cubes, near + also, stride=4, horizon=64, episode_steps=500),
         _scene("scene", (*_cube(1), *SWITCHES), near + switches, stride=5, horizon=64, episode_steps=750),
     ]
@@ -219,11 +223,16 @@ def _scene(
             ("dx", "dy", "dz", "dyaw", "dclosed"), columns, goal, dt_seconds=0.05, stride=stride, rates=rates
         ),
         horizon=horizon,
-        minutes=60.0,
-        replan_every=10,
+        minutes=40.0,
+        replan_every=4,
+        tolerance=-1.0,
         action_limit=1.0,
+        follow_states=True,
+        normalizer="gaussian",
         octaves=1,
-        training={"action_weight": 1.0},
+        anchored=True,
+        training=dict(FIRST_ACTIONS),
+        sampling=dict(UNSMOOTHED),
         collect_steps=300_000,
         collect_minutes=5.0,
         together=25,

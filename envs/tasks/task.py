@@ -48,6 +48,8 @@ class Task:
         episode_steps: length of an evaluation episode.
         held_at_end: an episode is a success if its last step is rewarded; otherwise any step will do.
         stays_within: hindsight's goals are only places where the position stays (see `planner.windows.Windows`).
+        cut_at_rests: (distance, steps): recordings go on from goal to goal, and are cut where the position rests for so
+            many steps within that distance (see `planner.episodes.Episodes.cut_at_rests`); None leaves them whole.
         together: episodes that are run side by side at most, for environments that take much memory; 0 for any number.
         width: channels of the network's first level.
         multipliers: channels of each level as multiples of it.
@@ -86,6 +88,7 @@ class Task:
     episode_steps: int = 1000
     held_at_end: bool = False
     stays_within: float | None = None
+    cut_at_rests: tuple[float, int] | None = None
     together: int = 0
     width: int = 32
     multipliers: tuple[int, ...] = (1, 2, 4)

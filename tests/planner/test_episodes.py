@@ -276,3 +276,46 @@ class TestJoined:
     def test_a_single_episode_is_itself(self):
         alone = Episodes.from_arrays([np.zeros((4, 2))], [np.ones((3, 1))])
         assert alone.joined().fingerprint() == alone.fingerprint()
+
+
+class TestCuttingAtRests:
+    """A thing that is moved from place to place, each motion followed by a rest; x is its place."""
+
+    @staticmethod
+    def recording(*rests: int, last: int = 9) -> Episodes:
+        """Motions of five steps, each followed by so many steps of rest; the last rest is cut off at the end."""
+        x = [0.0]
+        for rest in (*rests, last):
+            x += [x[-1] + 0.2 * (i + 1) for i in range(5)]
+            x += [x[-1]] * rest
+        states = np.stack([np.array(x), np.arange(len(x))], axis=1)  # and a clock
+        return Episodes.from_arrays([states], [1.0 + np.arange(len(x) - 1)[:, None]], [np.ones(len(x) - 1)], [True])
+
+    def test_each_piece_is_one_motion_and_the_rest_after_it(self):
+        whole = self.recording(6, 12)
+        pieces = whole.cut_at_rests([0], within=0.01, steps=4)
+        assert pieces.lengths.tolist() == [5 + 4, 2 + 5 + 4, 8 + 5 + 4, 5]
+        for i in range(len(pieces) - 1):
+            states, _ = pieces.episode(i)
+            assert np.ptp(states[-5:, 0]) == 0 and np.ptp(states[:, 0]) > 0
+
+    def test_joining_undoes_it(self):
+        whole = self.recording(6, 12, 30)
+        pieces = whole.cut_at_rests([0], within=0.01, steps=4)
+        assert len(pieces) > 3 and pieces.steps == whole.steps
+        assert pieces.joined().fingerprint() == whole.fingerprint()
+        np.testing.assert_array_equal(pieces.joined().rewards, whole.rewards)
+        assert pieces.terminated.tolist() == [False] * (len(pieces) - 1) + [True]
+
+    def test_a_pause_that_is_too_short_is_part_of_the_motion(self):
+        assert len(self.recording(3, 3, last=3).cut_at_rests([0], within=0.01, steps=4)) == 1
+
+    def test_what_other_columns_do_does_not_matter(self):
+        whole = self.recording(6, 12)
+        assert len(whole.cut_at_rests([1], within=0.01, steps=4)) == 1
+        assert len(whole.cut_at_rests([0, 1], within=0.01, steps=4)) == 1
+
+    @pytest.mark.parametrize("steps", [4, 200])
+    def test_what_never_moves_stays_whole(self, steps):
+        still = Episodes.from_arrays([np.zeros((20, 2))], [np.zeros((19, 1))])
+        assert still.cut_at_rests([0], within=0.01, steps=steps).fingerprint() == still.fingerprint()

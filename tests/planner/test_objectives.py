@@ -203,5 +203,8 @@ def test_later_tokens_may_weigh_less(spec):
 def test_entry_weights(spec):
     same = entry_weights(spec, 2, TrainConfig(steps=1, action_weight=0.25))
     assert same.tolist() == [[0.25, 0.25, 1, 1, 1, 1, 1]] * 2
-    first = entry_weights(spec, 2, TrainConfig(steps=1, action_weight=0.25, first_action_weight=10))
+    config = TrainConfig(steps=1, action_weight=0.25, first_action_weight=10)
+    first, alone = entry_weights(spec, 2, config), entry_weights(spec, 2, config, state_only=True)
+    assert (alone[1, spec.observations] == 10).all()
+    torch.testing.assert_close(alone[0], first[0])
     assert first.tolist() == [[10, 10, 1, 1, 1, 1, 1], [0.25, 0.25, 1, 1, 1, 1, 1]]
