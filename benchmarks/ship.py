@@ -25,7 +25,7 @@ def ship(run: Path, target: Path) -> int:
     """
     read_record(run)
     planner = TrajectoryPlanner.from_pretrained(find_run(run))
-    networks = [n for n in (planner.denoiser, planner.returns) if n is not None]
+    networks = [n for n in (planner.denoiser, planner.returns, planner.inverse) if n is not None]
     size = 2 * sum(p.numel() for network in networks for p in network.parameters())
     if size > MOST_BYTES:
         raise ValueError(
