@@ -25,6 +25,7 @@ from .course import Course
 from .guides import Cost, Guide
 from .pipeline import Feasible, TrajectoryPlanner
 from .plan import Plan, Reference
+from .roadmap import HALVINGS
 
 Array = NDArray[np.floating[Any]]
 
@@ -257,7 +258,7 @@ class Executor:
                 self._ahead[i].pop(0)
                 flights[i].passed = True
 
-    def _aims(self, i: int, observation: Array, nearer: bool) -> Sequence[Sequence[float]]:
+    def _aims(self, i: int, observation: Array, nearer: int) -> Sequence[Sequence[float]]:
         """Where to plan to, one after another: nowhere in particular, the goal, or first a stop on the way to it."""
         goal = self._ahead[i][0] if self._ahead[i] else self.goals[i].tolist()
         if not len(goal) or not self.pin_goal:
@@ -274,19 +275,20 @@ class Executor:
     ) -> list[_Flight]:
         """New plans for those that are due: one batch of those that go on from a plan, one of those that do not.
 
-        Those that found no way try for a nearer stop.
+        Those that found no way try for nearer stops.
         """
         who: list[int] = np.flatnonzero(due).tolist()
         anew = [i for i in who if not flights or flights[i].passed]  # what led to a via says nothing of what is next
         fresh: dict[int, _Flight] = {}
         for group, before in ((anew, []), ([i for i in who if i not in anew], flights)):
-            aims = {i: self._aims(i, observations[i], False) for i in group}
+            aims = {i: self._aims(i, observations[i], 0) for i in group}
             fresh |= self._flights(aims, before, observations, generators) if group else {}
-        lost = {i: self._aims(i, observations[i], True) for i in who if fresh[i].blocked}
-        lost = {i: aim for i, aim in lost.items() if len(aim) > 1}
-        if lost:
-            again = self._flights(lost, [], observations, generators)
-            fresh |= {i: flight for i, flight in again.items() if not flight.blocked}
+        for halvings in range(1, HALVINGS + 1):
+            lost = {i: self._aims(i, observations[i], halvings) for i in who if fresh[i].blocked}
+            lost = {i: aim for i, aim in lost.items() if len(aim) > 1}
+            if lost:
+                again = self._flights(lost, [], observations, generators)
+                fresh |= {i: flight for i, flight in again.items() if not flight.blocked}
         return [fresh.get(i) or flights[i] for i in range(len(due))]
 
     def _flights(

@@ -210,12 +210,12 @@ class TrajectoryPlanner(DiffusionPipeline):
         return [replace(plan, seconds=seconds) for plan in plans]
 
     def stops(
-        self, start: Sequence[float] | Tensor | Array, goal: Sequence[float], *, nearer: bool = False
+        self, start: Sequence[float] | Tensor | Array, goal: Sequence[float], *, nearer: int = 0
     ) -> list[Sequence[float]]:
         """Positions (P,) to plan to one after another from an observation (O,) to a goal (P,), which is the last.
 
         More than the goal only where it is farther than a plan reaches and a plant knows the way (see `roadmap`);
-        `nearer` ones are for where no candidate found a way to those.
+        `nearer` ones, by so many halvings, are for where no candidate found a way to those.
         """
         if self.plant is None:
             return [goal]
@@ -254,7 +254,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         def leg(here: Array, to: Sequence[float]) -> Plan:
             return self.plan(self.problem(torch.as_tensor(here), to), **known, **options)
 
-        def between(here: Array, to: Sequence[float], nearer: bool) -> Sequence[Sequence[float]]:
+        def between(here: Array, to: Sequence[float], nearer: int) -> Sequence[Sequence[float]]:
             return self.stops(here, to, nearer=nearer) if one_leg else [to]
 
         return through(np.asarray(start, dtype=np.float32), stops, leg=leg, between=between, blocked=self.blocked)

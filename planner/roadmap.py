@@ -25,6 +25,7 @@ from .plant import Plant
 IN_REACH = 1.0  # of a window's span: nearer goals are planned for at once
 LEG = 0.5  # of a window's span, from stop to stop: half of the training windows are shorter
 SHY = 2.0  # voxels: a way this close to unvisited space counts twice its length
+HALVINGS = 3  # of a leg, where no way is found
 ROOM = 0.25  # of a leg, in which a stop may move to where there is most room
 TREES = 256  # goals whose ways are remembered
 SPECK = 0.01  # of the largest connected part: smaller ones are accidents, and lead nowhere
@@ -43,12 +44,12 @@ class Roadmap:
         self.span = plant.config.pace * span_seconds
         self._trees: OrderedDict[int, NDArray[np.int32]] = OrderedDict()
 
-    def stops(self, start: ArrayLike, goal: ArrayLike, *, nearer: bool = False) -> list[Array]:
+    def stops(self, start: ArrayLike, goal: ArrayLike, *, nearer: int = 0) -> list[Array]:
         """Positions (P,) on the way from a start to a goal, the goal last; only the goal where it is within reach.
 
-        `nearer` stops follow one another at half the distance, and a goal must be as near as they are.
+        `nearer` says how often the distance from stop to stop is halved; a goal must then be as near as they are.
         """
-        leg = LEG * self.span * (0.5 if nearer else 1.0)
+        leg = LEG * self.span * 0.5**nearer
         reach = leg if nearer else IN_REACH * self.span
         if not leg > 0:
             return [np.asarray(goal, dtype=float)]  # the data never moved
@@ -137,7 +138,7 @@ def through(
     stops: Sequence[Sequence[float]],
     *,
     leg: Callable[[Array, Sequence[float]], Plan],
-    between: Callable[[Array, Sequence[float], bool], Sequence[Sequence[float]]],
+    between: Callable[[Array, Sequence[float], int], Sequence[Sequence[float]]],
     blocked: Callable[[Plan], bool],
 ) -> Plan:
     """One plan through several positions: each leg begins in the state in which the one before it arrives.
@@ -146,21 +147,23 @@ def through(
         start: observation (O,).
         stops: positions (P,) in order.
         leg: plans from an observation (O,) to a position.
-        between: positions on the way from an observation to a position, which is the last of them; nearer ones if so
-            asked, for legs that found no way.
+        between: positions on the way from an observation to a position, which is the last of them; nearer ones, by so
+            many halvings, for legs that found no way.
         blocked: whether a leg found no way.
     """
     plan: Plan | None = None
     for stop in stops:
         here = start if plan is None else plan.arrival_state
-        ahead = [(position, False) for position in between(here, stop, False)]
+        ahead = [(position, 0) for position in between(here, stop, 0)]
         while ahead:
-            position, near = ahead.pop(0)
+            position, halved = ahead.pop(0)
             here = start if plan is None else plan.arrival_state
             made = leg(here, position)
-            if not near and blocked(made) and len(closer := between(here, position, True)) > 1:
-                ahead = [*((p, True) for p in closer), *ahead]
-                continue
+            if blocked(made):
+                tries = ((n, between(here, position, n)) for n in range(halved + 1, HALVINGS + 1))
+                if (closer := next(((n, stops) for n, stops in tries if len(stops) > 1), None)) is not None:
+                    ahead = [*((p, closer[0]) for p in closer[1]), *ahead]
+                    continue
             plan = made if plan is None else plan.then(made)
     assert plan is not None
     return plan

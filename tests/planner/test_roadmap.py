@@ -152,9 +152,11 @@ def test_a_start_and_a_goal_off_the_visited_space(make_plant):
 def test_nearer_stops_are_half_as_far_apart(make_plant):
     roadmap = Roadmap(make_plant(voxel=0.1, visited=u_shape), SPAN)
     start, goal = [2.0, 2.0], [8.0, 2.0]
-    usual, nearer = (np.array(roadmap.stops(start, goal, nearer=n)) for n in (False, True))
+    usual, nearer, nearest = (np.array(roadmap.stops(start, goal, nearer=n)) for n in (0, 1, 2))
     assert len(nearer) == pytest.approx(2 * len(usual), abs=2)
     assert gaps_of(start, nearer).max() <= LEG * SPAN / 2 * (1 + ROOM) + 1e-9
+    assert len(nearest) == pytest.approx(4 * len(usual), abs=4)
+    assert gaps_of(start, nearest).max() <= LEG * SPAN / 4 * (1 + ROOM) + 1e-9
 
 
 def test_many_goals_are_remembered_but_not_all(make_plant, monkeypatch):
