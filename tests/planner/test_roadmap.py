@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffplan.planner.roadmap import IN_REACH, LEG, ROOM, Roadmap
+from diffplan.planner.plan import Plan
+from diffplan.planner.roadmap import IN_REACH, LEG, ROOM, Roadmap, through
+from diffplan.planner.spec import TrajectorySpec
 
 SPAN = 2.0
 """Position units that a plan reaches: the plants' pace is 1."""
+
+LINE = TrajectorySpec(("dx",), ("x",), ("x",), dt_seconds=1.0)
 
 
 def gaps_of(start, stops) -> np.ndarray:
@@ -168,3 +172,45 @@ def test_many_goals_are_remembered_but_not_all(make_plant, monkeypatch):
     assert len(roadmap._trees) == 3
     for y, way in zip(range(1, 9), ways, strict=True):
         np.testing.assert_array_equal(roadmap.route([1, 1], [9, y]), way)
+
+
+class TestLegsThatFindNoWay:
+    """A line of places; a leg that is longer than `able` finds no way."""
+
+    @staticmethod
+    def planned(able: float, *, goal: float = 16.0, usual: float = 8.0) -> tuple[list[tuple[float, float]], Plan]:
+        tried = []
+
+        def leg(here, to):
+            tried.append((float(here[0]), float(to[0])))
+            states = np.array([[[0.0, here[0], -1.0], [0.0, to[0], 1.0]]], np.float32)
+            zero = np.zeros(1)
+            return Plan(LINE, states, np.ones(1, dtype=int), zero, zero, zero)
+
+        def between(here, to, nearer):
+            most = usual * 0.5**nearer
+            count = max(1, int(np.ceil((to[0] - here[0]) / most - 1e-9)))
+            return [[here[0] + (to[0] - here[0]) * (i + 1) / count] for i in range(count)]
+
+        def blocked(plan):
+            return plan.trajectories[0, 1, 1] - plan.trajectories[0, 0, 1] > able
+
+        return tried, through(np.zeros(1, np.float32), [[goal]], leg=leg, between=between, blocked=blocked)
+
+    @pytest.mark.parametrize(("able", "legs"), [(8.0, 2), (4.0, 4), (2.0, 8), (1.0, 16)])
+    def test_stops_come_as_near_as_they_have_to(self, able, legs):
+        tried, plan = self.planned(able)
+        assert sum(to - here <= able for here, to in tried) == legs
+        assert plan.positions[0, -1] == pytest.approx([16.0])
+
+    def test_a_goal_within_reach_that_is_not_found_has_stops_too(self):
+        """One halving of the usual distance would put none before it."""
+        tried, _ = self.planned(1.0, goal=2.0)
+        assert tried == [(0.0, 2.0), (0.0, 1.0), (1.0, 2.0)]
+
+    def test_after_so_many_halvings_it_goes_as_well_as_it_can(self):
+        tried, plan = self.planned(0.0, goal=1.0)
+        assert tried == [(0.0, 1.0)]
+        tried, plan = self.planned(0.0, goal=2.0)
+        assert len(tried) == 3
+        assert plan.positions[0, -1] == pytest.approx([2.0])
