@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .screen import CONTROLLERS
+
 
 def evaluate(
     run: Annotated[
@@ -17,9 +19,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of starts, goals and noise.")] = 0,
     task: Annotated[str | None, typer.Option(help="Another task of the same data, such as multi2d-umaze.")] = None,
     replan_every: Annotated[int | None, typer.Option(min=1, max=10**6, help="Environment steps between plans.")] = None,
-    controller: Annotated[
-        str, typer.Option(help="auto, racing, retimed (racing, not smoothed), tracking, or actions (the planned ones).")
-    ] = "auto",
+    controller: Annotated[str, typer.Option(help=CONTROLLERS)] = "auto",
     candidates: Annotated[int | None, typer.Option(min=1, max=1024, help="Plans to sample and choose from.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps.")] = None,
     select: Annotated[

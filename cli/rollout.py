@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .screen import CONTROLLERS
+
 
 def rollout(
     run: Annotated[
@@ -41,9 +43,7 @@ def rollout(
         int | None, typer.Option(min=1, max=16, help="Legs a plan may be made of, for goals beyond the data's reach.")
     ] = None,
     replan_every: Annotated[int | None, typer.Option(min=1, max=10**6, help="Environment steps between plans.")] = None,
-    controller: Annotated[
-        str, typer.Option(help="auto, racing, retimed (racing, not smoothed), tracking, or actions (the planned ones).")
-    ] = "auto",
+    controller: Annotated[str, typer.Option(help=CONTROLLERS)] = "auto",
     candidates: Annotated[int | None, typer.Option(min=1, max=1024, help="Plans to sample and choose from.")] = None,
     output: Annotated[
         list[Path] | None,

@@ -11,6 +11,11 @@ import typer
 from typer.core import TyperGroup
 
 ROOMY = 120  # characters of a line
+CONTROLLERS = (
+    "auto, racing, retimed (racing, not smoothed), tracking, actions (the planned ones), or inverse (those that learned "
+    "inverse dynamics find between planned states)."
+)
+"""What --controller takes."""
 
 
 class Bar(Protocol):
