@@ -12,8 +12,8 @@ from typer.core import TyperGroup
 
 ROOMY = 120  # characters of a line
 CONTROLLERS = (
-    "auto, racing, retimed (racing, not smoothed), tracking, actions (the planned ones), or inverse (those that learned "
-    "inverse dynamics find between planned states)."
+    "auto, racing, retimed (racing, not smoothed), tracking, actions (the planned ones), or inverse (found between "
+    "planned states by learned inverse dynamics)."
 )
 """What --controller takes."""
 
