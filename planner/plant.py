@@ -177,23 +177,23 @@ class Plant(ModelMixin, ConfigMixin):
 
     def depth(self, positions: ArrayLike) -> tuple[Array, Array]:
         """How deep positions (..., P) lie inside free space, negative outside, and the way deeper (..., P)."""
-        points = np.asarray(positions, dtype=float)
-        at = (points - self.origin.double().cpu().numpy()) / self.config.voxel - 0.5
-        depth, slopes = self._field
-        held = np.clip(at, 0, np.array(depth.shape) - 1)
-        index = held.reshape(-1, at.shape[-1]).T
-        look = [ndimage.map_coordinates(f, index, order=1).reshape(points.shape[:-1]) for f in (depth, *slopes)]
-        beyond = np.linalg.norm(at - held, axis=-1) * self.config.voxel
-        return look[0] - beyond, np.stack(look[1:], axis=-1)
+        from .kernels import interpolate
+
+        points, (fields, shape, origin, voxel) = np.asarray(positions, dtype=float), self.field
+        look, beyond = interpolate(fields, shape, ((points - origin) / voxel - 0.5).reshape(-1, len(shape)))
+        return (look[:, 0] - beyond * voxel).reshape(points.shape[:-1]), look[:, 1:].reshape(points.shape)
 
     @cached_property
-    def _field(self) -> tuple[Array, list[Array]]:
+    def field(self) -> tuple[Array, NDArray[np.int64], Array, float]:
+        """Depth and its slopes (1 + P, V), the grid's shape (P,), its corner (P,), and the side of a voxel."""
         inside = self.free.cpu().numpy() > 0.5
         out = ndimage.distance_transform_edt(~inside) if inside.any() else np.full(inside.shape, max(inside.shape))
         into = ndimage.distance_transform_edt(inside) if inside.any() else np.zeros(inside.shape)
         depth = np.where(inside, into - 0.5, 0.5 - out) * self.config.voxel
         slopes = np.gradient(depth, self.config.voxel)
-        return depth, [slopes] if depth.ndim == 1 else list(slopes)
+        fields = np.stack([depth, slopes] if depth.ndim == 1 else [depth, *slopes])
+        origin = self.origin.double().cpu().numpy()
+        return fields.reshape(len(fields), -1), np.array(depth.shape), origin, float(self.config.voxel)
 
     def forward(self, positions: Tensor) -> Tensor:
         return torch.from_numpy(self.depth(positions.cpu().numpy())[0])

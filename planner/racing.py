@@ -120,29 +120,19 @@ def smooth(
     """
     lengths = [float(np.linalg.norm(np.diff(p, axis=0), axis=1).sum()) for p in paths]
     count = count or max(_points_for(plant, path) for path in paths)
+    from .kernels import bend
+
     first, shares = (np.array(v) for v in zip(*(_evenly(p, count) for p in paths), strict=True))
-    ends = first[:, [0, -1]]
+    ends = np.ascontiguousarray(first[:, [0, -1]])
     spacing = np.array(lengths) / (count - 1)
     speed = np.linalg.norm(velocities, axis=1)
     way = velocities / np.maximum(speed, 1e-9)[:, None] * spacing[:, None]
     moving = speed**2 > plant.limits[0].min() * spacing  # slower ones stop within the first gap
     ahead = ends[:, 0] + way
-    points, inside, margin = first, first.copy(), MARGIN * plant.config.voxel
+    points, inside, margin = first.copy(), first.copy(), MARGIN * plant.config.voxel
     for weight, rounds in bending:
         free, held, pull = _bending(count, weight)
-        debt = np.zeros_like(points)
-        for _ in range(rounds):
-            wanted = inside - debt
-            wanted[:, [0, -1]] = ends
-            points = free @ wanted
-            wanted[:, 1] += pull * ahead
-            points[moving] = held @ wanted[moving]
-            reached = points + debt
-            depth, deeper = plant.depth(reached)
-            steep = np.maximum(np.linalg.norm(deeper, axis=-1, keepdims=True), 0.2)
-            inside = reached + np.maximum(margin - depth, 0)[..., None] * deeper / steep
-            inside[:, [0, -1]] = ends
-            debt = reached - inside
+        bend(points, inside, ends, moving, ahead, free, held, pull, rounds, margin, *plant.field)
     return points, shares
 
 
@@ -183,20 +173,13 @@ def top_speeds(plant: Plant, paths: Array, start: Array) -> Array:
     One pass from the end keeps every speed low enough to brake from, one from the start low enough to have been
     reached.
     """
+    from .kernels import pass_speeds
+
     most, top = plant.limits
     tangent, bend, gaps = _geometry(paths)
     speed = _turning_limit(tangent, bend, most * RESERVE, top * RESERVE)  # squared from here on
     speed[:, -1] = 0.0
-    for i in range(paths.shape[1] - 2, -1, -1):
-        here = speed[:, i]
-        for _ in range(3):  # the force left for braking depends on the speed itself
-            low = _push_limits(tangent[:, i], bend[:, i], here, most * RESERVE)[0]
-            here = np.minimum(speed[:, i], speed[:, i + 1] - 2 * gaps[:, i] * np.minimum(low, 0))
-        speed[:, i] = np.maximum(here, 0)
-    speed[:, 0] = np.minimum(speed[:, 0], np.asarray(start) ** 2)
-    for i in range(paths.shape[1] - 1):
-        high = _push_limits(tangent[:, i], bend[:, i], speed[:, i], most * RESERVE)[1]
-        speed[:, i + 1] = np.minimum(speed[:, i + 1], speed[:, i] + 2 * gaps[:, i] * np.maximum(high, 0))
+    pass_speeds(speed, tangent, bend, gaps, most * RESERVE, np.asarray(start, dtype=float), IDLE)
     return np.sqrt(np.maximum(speed, 1e-8))
 
 
@@ -223,19 +206,6 @@ def _turning_limit(tangent: Array, bend: Array, most: Array, top: Array) -> Arra
             force = most[j] * np.abs(tangent[..., i]) + most[i] * np.abs(tangent[..., j])
             limit = np.minimum(limit, np.where(across > 1e-9, force / np.maximum(across, 1e-9), np.inf))
     return limit
-
-
-def _push_limits(tangent: Array, bend: Array, squared: Array, most: Array) -> tuple[Array, Array]:
-    """Least and largest acceleration (B,) along the path at squared speeds (B,)."""
-    low, high = np.full(len(squared), -np.inf), np.full(len(squared), np.inf)
-    for axis in range(tangent.shape[-1]):
-        along, turning = tangent[:, axis], bend[:, axis] * squared
-        used = np.abs(along) > IDLE
-        safe = np.where(used, along, 1.0)
-        ends = np.stack([(-most[axis] - turning) / safe, (most[axis] - turning) / safe])
-        low = np.maximum(low, np.where(used, ends.min(0), -np.inf))
-        high = np.minimum(high, np.where(used, ends.max(0), np.inf))
-    return np.where(np.isinf(low), -most.min(), low), np.where(np.isinf(high), most.min(), high)
 
 
 def _timed(points: Array, speeds: Array, dt: float) -> tuple[Array, Array, float]:
