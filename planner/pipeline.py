@@ -117,6 +117,11 @@ class TrajectoryPlanner(DiffusionPipeline):
             if network is not None:
                 network.eval()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser is; diffusers' own looks through every module, at each of several looks per plan."""
+        return next(self.denoiser.parameters()).device
+
     # ------------------------------------------------------------------ loading and saving
 
     @classmethod

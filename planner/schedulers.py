@@ -5,6 +5,8 @@ All of them integrate a predicted clean trajectory (`prediction_type="sample"`),
 
 from __future__ import annotations
 
+import copy
+import functools
 from typing import Any, Literal, TypeAlias, get_args
 
 from diffusers.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
@@ -61,7 +63,14 @@ def for_one_plan(scheduler: Scheduler, sampler: Sampler | None, steps: int) -> S
     if name != "dpm++" and levels % steps:
         fits = [n for n in range(1, levels + 1) if levels % n == 0]
         raise ValueError(f"steps={steps} does not divide the {levels} noise levels; {name} takes {fits} (or use dpm++)")
-    own = None if scheduler.config.beta_schedule == "squaredcos_cap_v2" else scheduler.betas.tolist()
-    fresh = make_scheduler(name, train_steps=levels, betas=own)
-    fresh.set_timesteps(steps)
-    return fresh
+    own = None if scheduler.config.beta_schedule == "squaredcos_cap_v2" else tuple(scheduler.betas.tolist())
+    made = _set_to(name, levels, own, steps)
+    return copy.deepcopy(made) if name == "dpm++" else copy.copy(made)  # the others keep no state
+
+
+@functools.lru_cache(maxsize=64)
+def _set_to(sampler: Sampler, levels: int, betas: tuple[float, ...] | None, steps: int) -> Scheduler:
+    """Made once, and copied: the making takes milliseconds."""
+    made = make_scheduler(sampler, train_steps=levels, betas=None if betas is None else list(betas))
+    made.set_timesteps(steps)
+    return made
