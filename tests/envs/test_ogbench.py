@@ -258,6 +258,15 @@ class TestRecording:
         places = episodes.observations[:, task.spec.position_indices]
         assert np.ptp(places[:, 2]) > 0.5  # lifted by more than 5 cm
 
+    def test_recordings_are_cut_where_the_cube_has_come_to_rest(self, collected):
+        task = find_task(CUBE)
+        pieces, whole = (load_episodes(task.dataset, t) for t in (task, replace(task, cut_at_rests=None)))
+        assert len(pieces) > len(whole)
+        assert pieces.joined().fingerprint() == whole.fingerprint()
+        within, steps = task.cut_at_rests
+        end = pieces.episode(0)[0][-steps - 1 :, task.spec.position_indices]
+        assert np.linalg.norm(end - end[0], axis=1).max() <= within
+
     def test_another_process_records_the_same(self):
         parts = [Job("pointmaze-medium-v0", "navigate", 50, (seed,)) for seed in (1, 2)]
         for here, there in zip(map(record_job, parts), on_all_cores(record_job, parts, most=2), strict=True):
