@@ -234,7 +234,7 @@ def _scene(
         training=dict(FIRST_ACTIONS),
         sampling=dict(UNSMOOTHED),
         collect_steps=300_000,
-        collect_minutes=5.0,
+        collect_minutes=8.0,
         together=25,
         kind="play",
         within=within,

@@ -83,7 +83,7 @@ class TestTasks:
     def test_plans_span_the_longest_ways_and_episodes_hold_a_plan(self, name):
         task = find_task(name)
         span = task.spec.stride * (task.horizon - 1)
-        assert span <= task.recorded_steps and task.collect_minutes <= 5
+        assert span <= task.recorded_steps and task.collect_minutes <= 10
         if task.kind == "navigate" and "giant" not in name:  # there stops lie on the way
             assert span >= 25 * {"medium": 11, "large": 19}[name.split("-")[1]]
 
