@@ -119,7 +119,8 @@ def executor_for(
             dynamics that were fitted to the data, or "retimed", which does not smooth its path; or "inverse", which
             applies the actions that learned inverse dynamics find between states. "auto" races where
             nothing speaks against it: the planner has a plant, no guide (which may ask for less speed or another way)
-            leads, and no tempo is given.
+            leads, and no tempo is given. It follows states where those are all that was planned, or where a guide has
+            bent them: planned actions know nothing of that.
         tempo: how much faster than planned plans are followed; None takes the task's.
         replan_every: environment steps between plans; None takes the task's.
         **options: of `planner.execution.Executor`.
@@ -138,12 +139,17 @@ def executor_for(
             planner, simulators, controller=RacingController(plant, *indices), replan_every=replan_every, **options
         )
     follow: Controller
-    if controller == "inverse" or (controller == "auto" and planner.inverse is not None and task.gains is None):
+    if controller == "inverse" or (controller == "auto" and _follows_states(planner, task, options.get("guide"))):
         follow = InverseController(_inverse_of(planner), task.action_limit)
     else:
         follow = controller_for(task, controller)
     tempo = tempo_for(task, follow) if tempo is None else tempo
     return Executor(planner, simulators, controller=follow, tempo=tempo, replan_every=replan_every, **options)
+
+
+def _follows_states(planner: TrajectoryPlanner, task: Task, guide: object) -> bool:
+    learned = planner.inverse is not None and task.gains is None
+    return learned and (bool(planner.config.state_only) or guide is not None)
 
 
 def _may_race(task: Task, plant: Plant | None, tempo: float | None, guide: object) -> bool:

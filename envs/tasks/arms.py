@@ -193,7 +193,8 @@ SKILLS: dict[str, dict[str, Any]] = {
         "make": "FetchSlide-v4",
         "reachable": ((1.0, 1.75), (0.4, 1.1), TABLE_TOP),
         "start_box": ((0.9, 1.15), (0.6, 0.9), TABLE_TOP),
-        "horizon": 48,  # a strike takes two or three steps: tokens of two would blur it
+        "horizon": 24,
+        "stride": 2,
         "minutes": 60.0,
         "follow_states": False,  # a strike is its actions: between states it is smeared
         "goals_per_episode": 1,

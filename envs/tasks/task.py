@@ -59,8 +59,8 @@ class Task:
             none ever is.
         passed_within: distance from a via, in position units, at which it counts as passed.
         gains: (p, d) of the tracking controller; None executes planned actions.
-        follow_states: planned states are followed by learned inverse dynamics, also where actions are planned, too:
-            a guide that bends states cannot tell which actions lead there.
+        follow_states: learned inverse dynamics come with the planner also where actions are planned, too: a guide that
+            bends states cannot tell which actions lead there (see `envs.control`).
         action_limit: planned actions are clipped to [-limit, limit]; None leaves them alone.
         feedforward: share of the planned action beside tracking.
         tempo: how much faster than planned a tracked plan is followed (see `planner.execution.Executor`).

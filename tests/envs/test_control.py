@@ -60,12 +60,15 @@ class TestAuto:
         assert isinstance(executor.controller, PlannedActions)
         assert executor.hasten is None
 
-    def test_states_are_followed_where_inverse_dynamics_were_learned(self):
-        """Unless the task is driven by gains: those need no learning."""
-        planner = SimpleNamespace(plant=None, inverse=INVERSE)
-        executor = made(planner, replace(TASK, gains=None, action_limit=0.5), tempo=None)
-        assert executor.controller == InverseController(INVERSE, 0.5)
-        assert isinstance(made(planner).controller, TrackingController)
+    @pytest.mark.parametrize(
+        ("alone", "guide", "follows"), [(True, None, True), (False, GUIDE, True), (False, None, False)]
+    )
+    def test_states_are_followed_where_actions_say_less(self, alone, guide, follows):
+        """There are none of their own, or a guide has bent the states; but not where gains do it without learning."""
+        planner = SimpleNamespace(plant=None, inverse=INVERSE, config=SimpleNamespace(state_only=alone))
+        executor = made(planner, replace(TASK, gains=None, action_limit=0.5), tempo=None, guide=guide)
+        assert executor.controller == (InverseController(INVERSE, 0.5) if follows else PlannedActions(0.5))
+        assert isinstance(made(planner, guide=guide).controller, TrackingController)
         assert isinstance(made(planner, controller="actions").controller, PlannedActions)
 
 
