@@ -171,7 +171,7 @@ def of_two(planner: TrajectoryPlanner, task: ArmTask, seed: int, other: Sequence
     """Either of two goals: kept if the one that was chosen is the nearer one in the air."""
     (done,) = episodes(planner, task, [seed], or_goals=[other])
     begun = done.states[0, task.spec.position_indices]
-    nearer = min((goal_of(task, seed), np.array(other)), key=lambda g: float(np.linalg.norm(g - begun)))
+    nearer = min((*goals_of(task, [seed]), np.array(other)), key=lambda g: float(np.linalg.norm(g - begun)))
     return bool(np.allclose(done.goal, nearer, atol=1e-4)), held(task, done)
 
 
@@ -243,10 +243,10 @@ def held(task: ArmTask, rollout: Rollout) -> bool:
     return bool(task.reached(rollout.states[-1], rollout.goal))
 
 
-def goal_of(task: ArmTask, seed: int) -> Array:
-    """The goal (P,) of the episode of a seed."""
-    with Simulators(task, 1) as simulators:
-        return simulators.reset([seed])[1][0]
+def goals_of(task: ArmTask, seeds: Sequence[int]) -> Array:
+    """The goals (n, P) of the episodes of seeds."""
+    with Simulators(task, len(seeds)) as simulators:
+        return simulators.reset(seeds)[1]
 
 
 def measure(run: str, count: int, *, seed: int) -> Generator[str, None, dict[str, Any]]:
@@ -259,8 +259,8 @@ def measure(run: str, count: int, *, seed: int) -> Generator[str, None, dict[str
     """
     planner, task = _loaded(run)
     made, jobs = list[dict[str, Any]](), list[tuple[str, str, int, Any]]()
-    own, more = np.split(np.array(task.seeds(seed, 2 * count)), 2)
-    others = [goal_of(task, int(m)).tolist() for m in more] if task.has_object else []
+    seeds = task.seeds(seed, 2 * count)
+    others = goals_of(task, seeds[count:]).tolist() if task.has_object else []
     for name in WISHES if task.has_object else ("around",):
         plain = None
         if name == "around":
@@ -268,7 +268,7 @@ def measure(run: str, count: int, *, seed: int) -> Generator[str, None, dict[str
             jobs = [(run, name, own, words) for own, words, _ in scenes]
             plain = float(np.mean([reached for *_, reached in scenes]))
         else:
-            jobs = [(run, name, int(s), other) for s, other in zip(own, others, strict=True)]
+            jobs = [(run, name, own, other) for own, other in zip(seeds[:count], others, strict=True)]
         began = time.monotonic()
         row = Row.of(WISHES[name][0], task, list(on_all_cores(_one, jobs)), plain)
         made.append(row.record())

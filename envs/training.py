@@ -196,7 +196,8 @@ def _run(job: Job, *, only: Only | None = None) -> Iterator[Progress]:
     scheduler = make_scheduler("ddim", train_steps=job.preset.noise_levels)
     levels, normalizer = scheduler.alphas_cumprod, Normalizer.fit(job.episodes, task.spec, task.normalizer)
     network = _begin(job, job.denoiser, lambda: _denoiser(job), STATE)
-    short = replace(job.denoiser, steps=_inverse_steps(job), minutes=None, batch_size=INVERSE_BATCH)
+    few = min(INVERSE_UPDATES, job.denoiser.steps or INVERSE_UPDATES)
+    short = replace(job.denoiser, steps=few, minutes=None, batch_size=INVERSE_BATCH)
     follows = _begin(job, short, lambda: _inverse(job), INVERSE_STATE) if alone or task.follow_states else None
     planner = TrajectoryPlanner(
         cast(TemporalUNet, network.ema),
@@ -298,10 +299,6 @@ def _inverse(job: Job) -> InverseDynamics:
     model = InverseDynamics(len(job.task.spec.observation_names), len(job.task.spec.action_names))
     model.fit_scale(job.episodes)
     return model
-
-
-def _inverse_steps(job: Job) -> int:
-    return min(INVERSE_UPDATES, job.denoiser.steps or INVERSE_UPDATES)
 
 
 def _return_model(job: Job, windows: Windows | None = None) -> ReturnModel:

@@ -145,20 +145,15 @@ class Episodes:
         begins = np.concatenate([[a, *cut] for a, cut in zip(first, cuts, strict=True)])
         ends = np.concatenate([[*cut, b] for b, cut in zip(last, cuts, strict=True)])
         rows = np.concatenate([np.arange(a, b + 1) for a, b in zip(begins, ends, strict=True)])
+        offsets = np.concatenate([[0], np.cumsum(ends - begins + 1)]).astype(np.int64)
         actions, rewards = self.actions[rows], None if self.rewards is None else self.rewards[rows]
         for given in (actions, rewards):  # nothing is done after an episode's last state
             if given is not None:
-                given[np.cumsum(ends - begins + 1) - 1] = 0
+                given[offsets[1:] - 1] = 0
         failed = None if self.terminated is None else self.terminated.repeat([len(c) + 1 for c in cuts])
         if failed is not None:
             failed &= np.isin(ends, last)
-        return Episodes(
-            self.observations[rows],
-            actions,
-            np.concatenate([[0], np.cumsum(ends - begins + 1)]).astype(np.int64),
-            rewards,
-            failed,
-        )
+        return Episodes(self.observations[rows], actions, offsets, rewards, failed)
 
     def _rests(self, first: int, last: int, columns: Sequence[int], within: float, steps: int) -> NDArray[np.int64]:
         """States of an episode from `first` to `last` at which something that moved has rested for so many steps."""

@@ -211,11 +211,10 @@ def _transitions(episodes: Episodes, spec: TrajectorySpec) -> tuple[NDArray[np.i
     last[episodes.offsets[1:] - 1] = True
     now = np.flatnonzero(~last)
     actions = episodes.actions[now].astype(np.float64)
-    seen = episodes.observations.astype(np.float64)
+    seen = episodes.observations[:, spec.velocity_indices or spec.position_indices].astype(np.float64)
     if spec.velocity:
-        velocities = seen[:, spec.velocity_indices]
-        return now, velocities[now], velocities[now + 1], actions
-    moved = seen[now + 1][:, spec.position_indices] - seen[now][:, spec.position_indices]
+        return now, seen[now], seen[now + 1], actions
+    moved = seen[now + 1] - seen[now]
     return now, np.zeros_like(moved), moved / spec.dt_seconds, actions
 
 

@@ -118,10 +118,10 @@ def smooth(
     Returns:
         paths (B, N, P), and (B, N) the shares of the given path's length (0 to 1) at which its points began.
     """
-    lengths = [float(np.linalg.norm(np.diff(p, axis=0), axis=1).sum()) for p in paths]
-    count = count or max(_points_for(plant, path) for path in paths)
     from .kernels import bend
 
+    lengths = [float(np.linalg.norm(np.diff(p, axis=0), axis=1).sum()) for p in paths]
+    count = count or max(_points_for(plant, path) for path in paths)
     first, shares = (np.array(v) for v in zip(*(_evenly(p, count) for p in paths), strict=True))
     ends = np.ascontiguousarray(first[:, [0, -1]])
     spacing = np.array(lengths) / (count - 1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffplan.benchmarks.arm_wishes import WISHES, episodes, goal_of, obstruct
+from diffplan.benchmarks.arm_wishes import WISHES, episodes, goals_of, obstruct
 from diffplan.envs.requests import Request, answer, settle
 from diffplan.envs.rollouts import Ride, describe, execute
 from diffplan.envs.runs import ASSETS, SHIPPED, load_planner
@@ -183,7 +183,7 @@ class TestTheArm:
     def test_it_gets_what_was_wished_for(self, arm, wish):
         """One episode of two at least: an episode is a matter of luck, two failures are not."""
         planner, task = arm
-        own, more = task.seeds(0, 2), [goal_of(task, s).tolist() for s in task.seeds(0, 4)[2:]]
+        own, more = task.seeds(0, 2), goals_of(task, task.seeds(0, 4)[2:]).tolist()
         if wish == "around":
             free = episodes(planner, task, own)
             more = [obstruct(task, rollout, np.random.default_rng(0)) for rollout in free]
