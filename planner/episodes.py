@@ -6,16 +6,23 @@ Shape letters: N episodes, T steps of one, S states of all episodes together, A 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+CHUNK = 1 << 18
+"""States that are worked on at once: mapped data is never in memory as a whole."""
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """Episodes laid end to end.
+    """Episodes laid end to end, in memory or mapped from files: arrays are taken as they are and never written to.
 
     An episode of T actions has T + 1 observations; its last state carries a zero action that nobody took.
 
@@ -77,12 +84,13 @@ class Episodes:
                 continue
             if len(values) != self.offsets[-1]:
                 raise ValueError(f"{name} cover {len(values)} states, the episodes have {self.offsets[-1]}")
-            bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
-            if len(bad):
-                episode = int(np.searchsorted(self.offsets, bad[0], side="right")) - 1
+            bad = [part.start + _not_finite(values[part]) for part in chunks(len(values))]
+            if count := sum(map(len, bad)):
+                first = int(np.concatenate(bad)[0])
+                episode = int(np.searchsorted(self.offsets, first, side="right")) - 1
                 raise ValueError(
-                    f"{name} are not finite (NaN or infinite) in {len(bad)} steps, first in episode "
-                    f"{episode} at step {bad[0] - self.offsets[episode]}; remove or repair these episodes"
+                    f"{name} are not finite (NaN or infinite) in {count} steps, first in episode "
+                    f"{episode} at step {first - self.offsets[episode]}; remove or repair these episodes"
                 )
 
     def __len__(self) -> int:
@@ -196,8 +204,26 @@ class Episodes:
         digest = hashlib.sha256(repr((self.observations.shape, self.actions.shape)).encode())
         for array in (self.observations, self.actions, self.offsets, self.terminated):
             if array is not None:
-                digest.update(np.ascontiguousarray(array).data)
+                for part in chunks(len(array)):
+                    digest.update(np.ascontiguousarray(array[part]).data)
         return digest.hexdigest()
+
+
+def chunks(states: int) -> Iterator[slice]:
+    """One after another, `CHUNK` states at most."""
+    return (slice(begin, min(begin + CHUNK, states)) for begin in range(0, states, CHUNK))
+
+
+def as_tensor(array: NDArray[Any]) -> Tensor:
+    """A tensor over an array's own memory; not to be written to, as what is mapped from a file cannot be."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # torch knows no other tensors
+        return torch.from_numpy(array)
+
+
+def _not_finite(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Rows with a value that is no number."""
+    return np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
 
 
 def concatenate(parts: Iterable[Episodes]) -> Episodes:

@@ -5,12 +5,14 @@ Shape letters: S states, D columns of a token.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
-from .episodes import Episodes
+from .episodes import Episodes, as_tensor, chunks
 from .spec import TrajectorySpec
 
 KINDS = ("limits", "gaussian")
@@ -38,18 +40,22 @@ class Normalizer(ModelMixin, ConfigMixin):
     @classmethod
     def fit(cls, episodes: Episodes, spec: TrajectorySpec, kind: str = "limits") -> Normalizer:
         """From all states of a dataset. A column that never changes is only shifted, not scaled."""
-        data = torch.cat([torch.from_numpy(episodes.actions), torch.from_numpy(episodes.observations)], dim=1).double()
-        if data.shape[1] != spec.width - 1:
+        widths = episodes.actions.shape[1], episodes.observations.shape[1]
+        if sum(widths) != spec.width - 1:
             raise ValueError(
-                f"the data has {episodes.actions.shape[1]} action and {episodes.observations.shape[1]} "
-                f"observation columns, the spec {len(spec.action_names)} and {len(spec.observation_names)}"
+                f"the data has {widths[0]} action and {widths[1]} observation columns, "
+                f"the spec {len(spec.action_names)} and {len(spec.observation_names)}"
             )
         made = cls(spec.width, kind=kind)
         if kind == "limits":
-            low, high = data.amin(0), data.amax(0)
+            low = _each(episodes, lambda rows: rows.amin(0)).amin(0)
+            high = _each(episodes, lambda rows: rows.amax(0)).amax(0)
             center, scale = (high + low) / 2, (high - low) / 2
         else:
-            center, scale = data.mean(0), data.std(0)
+            states = len(episodes.observations)
+            center = _each(episodes, lambda rows: rows.sum(0)).sum(0) / states
+            squares = _each(episodes, lambda rows: (rows - center).square().sum(0)).sum(0)
+            scale = (squares / (states - 1)).sqrt()
         made.center[:-1] = center
         made.scale[:-1] = torch.where(scale > 1e-6, scale, 1.0)
         return made
@@ -64,3 +70,14 @@ class Normalizer(ModelMixin, ConfigMixin):
 
     def forward(self, trajectory: Tensor) -> Tensor:
         return self.normalize(trajectory)
+
+
+def _each(episodes: Episodes, look: Callable[[Tensor], Tensor]) -> Tensor:
+    """What is seen in each chunk of the states, a row (D - 1,) each: actions, then observations."""
+    both = episodes.actions, episodes.observations
+    return torch.stack(
+        [
+            look(torch.cat([as_tensor(array[part]) for array in both], dim=1).double())
+            for part in chunks(len(episodes.observations))
+        ]
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from .episodes import Episodes
+from .episodes import Episodes, chunks
 from .spec import TrajectorySpec
 
 Array = NDArray[np.floating[Any]]
@@ -28,6 +29,7 @@ SEEN = 3  # states that must lie in a voxel for it to count as visited: once may
 STEPS_PER_VOXEL = 1.5  # so that the states of one motion leave no gaps between them
 EXPLAINED = 0.95  # of what positions do in a step, by the actions that are said to set it
 SLOW = 0.95  # of the top speed: faster transitions do not tell how the plant answers
+MOST_TRANSITIONS = 1_500_000  # that the answer is fitted to: of more, so many evenly spaced ones
 ROUNDS, KEPT = 4, 0.8  # of the trimmed regression: contacts and saturation are not the plant's own answer
 MOST_LEFT = 0.99  # quantile of what the plant takes its top speeds for: what runs into something keeps less
 FASTEST = 20  # transitions at least that say so
@@ -119,10 +121,10 @@ class Plant(ModelMixin, ConfigMixin):
         """
         if not cls.fits(spec):
             raise ValueError("a plant needs positions and one action for each of them")
-        positions = episodes.observations[:, spec.position_indices].astype(np.float64)
         now, before, afterwards, actions = _transitions(episodes, spec)
-        steps = np.linalg.norm(positions[now + 1] - positions[now], axis=1)
-        voxel, voxels, origin, visited = _grid(positions, float(np.median(steps)))
+        reached = _columns(episodes, now + 1, spec.position_indices)
+        steps = np.linalg.norm(reached - _columns(episodes, now, spec.position_indices), axis=1)
+        voxel, voxels, origin, visited = _grid(episodes, spec, float(np.median(steps)))
         made = cls(len(spec.position), spec.dt_seconds, voxels, voxel, _pace(steps) / spec.dt_seconds)
         for axis in range(len(spec.position)):
             v, after, u = before[:, axis], afterwards[:, axis], actions[:, axis]
@@ -138,7 +140,7 @@ class Plant(ModelMixin, ConfigMixin):
         made.origin[:] = torch.from_numpy(origin)
         made.visited[:] = torch.from_numpy(visited)
         off = afterwards - made.next_velocities(before, actions)
-        walls = _walls(positions[now + 1], off, made)
+        walls = _walls(reached, off, made)
         made.free[:] = torch.from_numpy(_grown(visited > 0.5, walls).astype(np.float32))
         return made
 
@@ -207,20 +209,33 @@ def _transitions(episodes: Episodes, spec: TrajectorySpec) -> tuple[NDArray[np.i
 
     Where none are observed, those before are zero and those after what the positions did.
     """
-    last = np.zeros(len(episodes.observations), dtype=bool)
-    last[episodes.offsets[1:] - 1] = True
-    now = np.flatnonzero(~last)
+    upto = np.cumsum(episodes.lengths)
+    count = min(int(upto[-1]), MOST_TRANSITIONS)
+    number = np.arange(count) * int(upto[-1]) // count
+    now = number + np.searchsorted(upto, number, side="right")  # every episode before has a last state, too
     actions = episodes.actions[now].astype(np.float64)
-    seen = episodes.observations[:, spec.velocity_indices or spec.position_indices].astype(np.float64)
+    columns = spec.velocity_indices or spec.position_indices
+    seen, ahead = _columns(episodes, now, columns), _columns(episodes, now + 1, columns)
     if spec.velocity:
-        return now, seen[now], seen[now + 1], actions
-    moved = seen[now + 1] - seen[now]
-    return now, np.zeros_like(moved), moved / spec.dt_seconds, actions
+        return now, seen, ahead, actions
+    return now, np.zeros_like(seen), (ahead - seen) / spec.dt_seconds, actions
 
 
-def _grid(positions: Array, step: float) -> tuple[float, tuple[int, ...], Array, Array]:
+def _columns(episodes: Episodes, states: NDArray[np.int64], columns: list[int]) -> Array:
+    """Columns (S, n) of states (S,), in double precision."""
+    return episodes.observations[states[:, None], columns].astype(np.float64)
+
+
+def _places(episodes: Episodes, spec: TrajectorySpec) -> Iterator[Array]:
+    """Positions (n, P) of all states, chunk by chunk."""
+    for part in chunks(len(episodes.observations)):
+        yield episodes.observations[part][:, spec.position_indices].astype(np.float64)
+
+
+def _grid(episodes: Episodes, spec: TrajectorySpec, step: float) -> tuple[float, tuple[int, ...], Array, Array]:
     """Side of a voxel, their counts, the corner of the grid (P,), and which were visited; a margin is left around."""
-    low, high = positions.min(0), positions.max(0)
+    ends = np.array([(places.min(0), places.max(0)) for places in _places(episodes, spec)])
+    low, high = ends[:, 0].min(0), ends[:, 1].max(0)
     extent = np.maximum(high - low, 1e-6)
     least = float((extent.prod() / (MOST_VOXELS / 4)) ** (1 / len(extent)))
     voxel = float(np.float32(max(STEPS_PER_VOXEL * step, least, 1e-6)))
@@ -229,9 +244,9 @@ def _grid(positions: Array, step: float) -> tuple[float, tuple[int, ...], Array,
     margin = 4 * voxel
     origin = low - margin
     counts = np.ceil((extent + 2 * margin) / voxel).astype(int)
-    index = np.floor((positions - origin) / voxel).astype(int)
     hits = np.zeros(counts, dtype=int)
-    np.add.at(hits, tuple(index.T), 1)
+    for places in _places(episodes, spec):
+        np.add.at(hits, tuple(np.floor((places - origin) / voxel).astype(int).T), 1)
     return voxel, tuple(int(n) for n in counts), origin, (hits >= SEEN).astype(np.float32)
 
 

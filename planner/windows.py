@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from .episodes import Episodes
+from .episodes import Episodes, as_tensor
+from .spans import Spans
 from .spec import TrajectorySpec
 
 
@@ -64,37 +64,37 @@ class Windows:
                 f"and 2 tokens; the longest episode has {longest} steps"
             )
         self.spec, self.horizon, self.fixed, self.state_only = spec, horizon, fixed, state_only
-        ends = np.repeat(episodes.offsets[1:] - 1, np.diff(episodes.offsets))
-        room = (ends - np.arange(len(ends))) // spec.stride  # whole tokens ahead of each state
-        absorbs, usable = _absorbing(episodes, spec, room, horizon)
-        if fixed:
-            usable &= room >= horizon - 1
-        until = np.zeros(len(room), dtype=np.int64)  # tokens to where the position stays; 0 for any number
-        if stays_within is not None and not fixed:
-            until, moved = until_it_stays(episodes, spec, stays_within)
-            usable &= moved & (until <= np.minimum(room, horizon - 1))
-        if not usable.any():
+        self.spans = Spans.of(episodes, spec, horizon=horizon, device=device, fixed=fixed, stays_within=stays_within)
+        if not len(self):
             raise ValueError(f"no episode is long enough for a window of {horizon} tokens of {spec.stride} steps")
-        self.starts = torch.from_numpy(np.flatnonzero(usable)).to(device)
-        self.room = torch.from_numpy(np.minimum(room, horizon - 1)).to(device)
-        self.absorbs, self.until = (torch.from_numpy(each).to(device) for each in (absorbs, until))
-        self.observations = torch.from_numpy(episodes.observations).to(device)
-        actions = np.zeros_like(episodes.actions) if state_only else _stride_means(episodes.actions, spec.stride)
-        self.actions = torch.from_numpy(actions).to(device)
+        self.observations = as_tensor(episodes.observations).to(device)
+        self.device = self.observations.device
+        self.actions = as_tensor(episodes.actions).to(self.device)
         self.discount = discount
         if discount is not None:
             if episodes.rewards is None:
                 raise ValueError("returns need rewards, and these episodes have none")
-            self.rewards = torch.from_numpy(episodes.rewards).to(device)
+            self.rewards = as_tensor(episodes.rewards).to(self.device)
             tails = None if spec.position else endless_tails(episodes, discount)
-            self.to_go = torch.from_numpy(returns_to_go(episodes, discount, tails=tails)).to(device)
+            self.to_go = torch.from_numpy(returns_to_go(episodes, discount, tails=tails)).to(self.device)
         names = spec.observation_names
-        self._rates = torch.tensor([n in spec.velocity + spec.rates for n in names], device=device)
-        self._held = torch.tensor([n in spec.held for n in spec.action_names], device=device)
+        self._rates = torch.tensor([n in spec.velocity + spec.rates for n in names], device=self.device)
+        self._held = torch.tensor([n in spec.held for n in spec.action_names], device=self.device)
 
     def __len__(self) -> int:
         """States that a window can begin at."""
-        return len(self.starts)
+        return self.spans.total
+
+    @property
+    def starts(self) -> Tensor:
+        """States that windows begin at, in order (n,); made when asked for, as draws do without."""
+        return self.spans.at(torch.arange(len(self), device=self.device))[0]
+
+    @property
+    def room(self) -> Tensor:
+        """Tokens (S,) that a window from each state can last; made when asked for."""
+        every = torch.arange(len(self.observations), device=self.device)
+        return self.spans.room(every, self.spans.episode(every))
 
     def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Random windows: trajectories (B, H, D) in environment units and their lengths L (B,) in tokens.
@@ -107,35 +107,37 @@ class Windows:
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Where random windows begin (B,), as states, and how many tokens they last (B,)."""
-        device = self.starts.device
-        pick, u, coin = torch.rand(3, batch, generator=generator, device=device, dtype=torch.float64)
-        first = self.starts[(pick * len(self.starts)).long()]
-        room = self.room[first]
+        pick, u, coin = torch.rand(3, batch, generator=generator, device=self.device, dtype=torch.float64)
+        first, episode = self.spans.at((pick * len(self)).long())
+        room = self.spans.room(first, episode)
         if self.fixed or not self.spec.position:
             return first, room
         length = torch.where(coin < 0.5, torch.exp(u * torch.log(room + 1.0)), 1 + u * room).long()
         length = torch.minimum(length, room).clamp(min=1)  # rounding must not carry a window past its episode
-        return first, torch.where(self.until[first] > 0, self.until[first], length)
+        return first, self.spans.settles(length, first, episode)
 
     def window(self, first: Tensor, length: Tensor) -> Tensor:
         """The windows (B, H, D) that begin at states `first` (B,) and last `length` (B,) tokens."""
         token = torch.arange(self.horizon, device=first.device)
         index = first[:, None] + self.spec.stride * torch.minimum(token, length[:, None])
         observations = self.observations[index]  # (B, H, O)
+        absorbs = self.spans.absorbs(first)
         absorbed = (token > length[:, None]).unsqueeze(-1)
-        reached = (token >= length[:, None]) & self.absorbs[first, None]
+        reached = (token >= length[:, None]) & absorbs[:, None]
         observations = torch.where(absorbed & self._rates, 0.0, observations)
-        actions = torch.where(reached.unsqueeze(-1) & ~self._held, 0.0, self.actions[self._acted(first, length)])
+        last = torch.where(absorbs, length - 1, length)  # an episode's last state may have no action to show
+        acted = first[:, None] + self.spec.stride * torch.minimum(token, last[:, None])
+        actions = torch.where(reached.unsqueeze(-1) & ~self._held, 0.0, self._taken(acted))
         return self.spec.join(actions, observations, torch.where(reached, 1.0, -1.0))
 
-    def _acted(self, first: Tensor, length: Tensor) -> Tensor:
-        """State (B, H) whose action each token shows: its own, and once the window is over that of the token before.
-
-        The last state's own action may be nobody's: an episode ends there.
-        """
-        token = torch.arange(self.horizon, device=first.device)
-        last = torch.where(self.absorbs[first], length - 1, length)
-        return first[:, None] + self.spec.stride * torch.minimum(token, last[:, None])
+    def _taken(self, state: Tensor) -> Tensor:
+        """Mean (..., A) of the `stride` actions from each state (...) on; zero in plans of states alone."""
+        if self.state_only:
+            return torch.zeros(*state.shape, self.actions.shape[1], device=self.device)
+        if self.spec.stride == 1:
+            return self.actions[state]
+        spans = self.actions.unfold(0, self.spec.stride, 1)  # (S - stride + 1, A, stride), a view
+        return spans[state.clamp(max=len(spans) - 1)].mean(-1, dtype=torch.float64).float()
 
     def returns(self, first: Tensor, length: Tensor) -> Tensor:
         """Discounted return (B,) of windows, as float32, in reward units.
@@ -201,39 +203,6 @@ def _check_discount(discount: float) -> None:
         raise ValueError(f"discount={discount} must lie between 0 and 1, both excluded")
 
 
-def _absorbing(
-    episodes: Episodes, spec: TrajectorySpec, room: np.ndarray, horizon: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Whether the window from each state (S,) ends in an absorbing state, and whether one may begin there (S,)."""
-    if spec.position:
-        return np.ones(len(room), dtype=bool), room >= 1
-    failed = np.zeros(len(episodes), dtype=bool) if episodes.terminated is None else episodes.terminated
-    absorbs = np.repeat(failed, np.diff(episodes.offsets)) & (room < horizon)
-    return absorbs, (room >= horizon) | (absorbs & (room >= 1))  # an end that only cuts off has no action to show
-
-
-def until_it_stays(
-    episodes: Episodes, spec: TrajectorySpec, within: float
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Tokens (S,) from each state to the one from which its episode's position stays near where it ends, at least 1.
-
-    It has to stay for a token or longer; 0 where it does not.
-
-    Returns:
-        The tokens, and whether the position moves in the state's episode at all (S,).
-    """
-    until, moved = np.zeros(episodes.offsets[-1], dtype=np.int64), np.zeros(episodes.offsets[-1], dtype=bool)
-    positions = episodes.observations[:, spec.position_indices]
-    for begin, end in zip(episodes.offsets[:-1], episodes.offsets[1:], strict=True):
-        away = np.flatnonzero(np.linalg.norm(positions[begin:end] - positions[end - 1], axis=1) > within)
-        settled = away[-1] + 1 if len(away) else 0
-        moved[begin:end] = settled > 0
-        if end - 1 - begin - settled >= spec.stride:
-            left = settled - np.arange(end - begin)
-            until[begin:end] = np.maximum(1, -(-left // spec.stride))
-    return until, moved
-
-
 def check_widths(episodes: Episodes, spec: TrajectorySpec) -> None:
     """Refuse data whose widths are not the spec's."""
     got = episodes.observations.shape[1], episodes.actions.shape[1]
@@ -283,13 +252,3 @@ def worst_before_arrival(spec: TrajectorySpec, trajectory: Tensor, errors: Tenso
     steps = torch.arange(errors.shape[-1], device=errors.device)
     ahead = steps < arrival(spec, trajectory).unsqueeze(-1).clamp(min=1)
     return torch.where(ahead, errors, 0.0).amax(dim=-1)
-
-
-def _stride_means(actions: np.ndarray, stride: int) -> np.ndarray:
-    """Mean of the `stride` actions from each state on (S, A); meaningless where an episode ends sooner."""
-    if stride == 1:
-        return actions
-    sums = np.zeros((len(actions) + 1, actions.shape[1]))
-    np.cumsum(actions, axis=0, dtype=np.float64, out=sums[1:])
-    last = np.minimum(np.arange(len(actions)) + stride, len(actions))
-    return ((sums[last] - sums[:-1]) / stride).astype(np.float32)
