@@ -95,10 +95,12 @@ def draw_pins(
     if spec.position:
         end = chance[0] < 0.9
         pins[:, -1, spec.arrived] = end
-        pins[:, -1, spec.position_columns] = end[:, None]
-        pins[:, -1, spec.velocity_columns] = (end & (chance[1] < 0.2))[:, None]
-        way = (chance[2] < 0.1).nonzero().squeeze(1)
-        pins[way[:, None], token[way][:, None], torch.tensor(spec.position_columns, device=device)] = True
+        way = (torch.arange(horizon, device=device) == token[:, None]) & (chance[2] < 0.1)[:, None]  # (B, H)
+        for column in spec.velocity_columns:
+            pins[:, -1, column] = end & (chance[1] < 0.2)
+        for column in spec.position_columns:
+            pins[:, -1, column] = end
+            pins[:, :, column] |= way
     pins[:, :, spec.actions] |= (chance[3] < 0.05)[:, None, None] | state_only
     pins[:, :, spec.observations] |= (chance[4] < 0.05)[:, None, None]
     return pins

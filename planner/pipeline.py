@@ -17,10 +17,11 @@ from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .batch import Batch
+from .batch import Batch, Question, Shape, shape_of
 from .conditions import Conditions, apply_actions, arrive_at, start_at
 from .course import as_plan
 from .diffusion import Prediction, check_prediction
+from .engine import Graph, Precision, Ready, Tensors, quickened
 from .guides import Cost, Guide, as_guide
 from .inverse import InverseDynamics
 from .loading import load_whole, own_weights
@@ -31,9 +32,9 @@ from .plant import Plant
 from .racing import courses, quickest_first
 from .returns import ReturnModel
 from .roadmap import Roadmap, through
-from .sampling import CleanPredictor, Step, denoise, draw_noise
+from .sampling import CleanPredictor, Draw, Step, denoise, draw_noise, drawing
 from .schedulers import Scheduler, for_one_plan
-from .selection import judge, order
+from .selection import Verdict, judge, order
 from .spec import TrajectorySpec
 from .steering import Wish
 from .stitching import stitched
@@ -113,6 +114,7 @@ class TrajectoryPlanner(DiffusionPipeline):
         self.sampling = Sampling(**(sampling or {}))
         self._roadmap: Roadmap | None = None
         self.predict = CleanPredictor(denoiser, scheduler.alphas_cumprod, prediction, clip)
+        self._ready: dict[Shape, Ready] = {}
         for network in (denoiser, returns, inverse):
             if network is not None:
                 network.eval()
@@ -121,6 +123,13 @@ class TrajectoryPlanner(DiffusionPipeline):
     def device(self) -> torch.device:
         """Where the denoiser is; diffusers' own looks through every module, at each of several looks per plan."""
         return next(self.denoiser.parameters()).device
+
+    def to(self, *args: Any, **kwargs: Any) -> TrajectoryPlanner:
+        """On another device, or in another type; what was prepared has to be prepared again."""
+        moved = super().to(*args, **kwargs)
+        self.predict = replace(self.predict, alphas_cumprod=self.predict.alphas_cumprod.to(self.device))
+        self._ready.clear()
+        return moved
 
     # ------------------------------------------------------------------ loading and saving
 
@@ -316,12 +325,13 @@ class TrajectoryPlanner(DiffusionPipeline):
         """The plan while it is denoised, from noise to plan: `Sampling.steps` + 1 times (K, H, D), in its units."""
         generators, sampling = [generator or torch.Generator().manual_seed(0)], self.sampling.changed(options)
         batch = Batch([conditions], generators, sampling, self._wish(guide, 1.0))
-        pinned, values = batch.pins(self.spec, self.horizon, self.device)
+        question = batch.question(self.spec, self.horizon).to(self.device)
+        pinned, values = question.pinned, question.values
         before = generators[0].get_state()
         noise = draw_noise(generators, sampling.candidates, values.shape[1:], self.device)
         generators[0].set_state(before)  # so that the film begins in the very noise that the plan begins in
         yield torch.where(pinned, values, self.normalizer.denormalize(sampling.temperature * noise)).cpu()
-        for step in self._denoise(batch):
+        for step in self._denoise(question, batch, self.predict):
             yield self.normalizer.denormalize(step.noisy).cpu()
 
     def score(self, guide: Guide | Cost, plan: Plan, *, tempo: float = 1.0) -> NDArray[np.float64]:
@@ -331,6 +341,116 @@ class TrajectoryPlanner(DiffusionPipeline):
             return np.zeros(len(plan.trajectories))
         return wish.liking_of(plan, self.device)
 
+    # ------------------------------------------------------------------ made ready
+
+    def prepare(
+        self,
+        problems: int = 1,
+        *,
+        guide: Guide | Cost | None = None,
+        replanning: bool = False,
+        tempo: float = 1.0,
+        precision: Precision = "float32",
+        compiled: bool = False,
+        **options: Any,
+    ) -> None:
+        """Make plans of one shape ready, so that planning them is fast: for a control loop, before it begins.
+
+        Later plans of as many problems with the same guide, tempo and options are the same plans (rounding apart) in
+        less time: on a GPU everything is one CUDA graph, on a CPU the network is frozen. Weights that change
+        afterwards are not seen on a CPU.
+
+        Args:
+            problems: P, planned together.
+            guide: what to prefer; the very object that plans will be asked with.
+            replanning: plans that go on from a previous one.
+            tempo: as for `plan`.
+            precision: of the network's own arithmetic.
+            compiled: also compile the network (torch.compile; minutes, once).
+            **options: fields of `options.Sampling`.
+
+        Raises:
+            ValueError: a way of sampling that draws its noise elsewhere: ddpm, or particles.
+        """
+        problem = self.problem([0.0] * len(self.spec.observation_names), [0.0] * len(self.spec.position) or None)
+        sampling, wish = self.sampling.changed(options), self._wish(guide, tempo)
+        sampling = sampling.fitting(guided=wish is not None, raced=self.plant is not None)
+        if sampling.sampler == "ddpm" or (wish is not None and sampling.guidance == "particles"):
+            raise ValueError("plans sampled with ddpm or by particles cannot be prepared; use ddim or dpm++")
+        generators = [torch.Generator().manual_seed(i) for i in range(problems)]
+        batch = Batch([problem] * problems, generators, sampling, wish)
+        if replanning:
+            before = self._one_leg(batch)
+            batch = replace(batch, previous=[(plan, 1.0) for plan in before])
+        question = batch.question(self.spec, self.horizon)
+        predict = replace(self.predict, denoiser=quickened(self.denoiser, precision, compiled))
+
+        def work(tensors: Tensors, draw: Draw) -> tuple[Tensor, ...]:
+            seen = None if wish is None else replace(wish, passed=tensors.get("passed"))
+            return self._answer(Question(**tensors), replace(batch, wish=seen), predict, draw)
+
+        noise = (self.horizon, self.spec.width)
+        ready: Ready = work
+        if self.device.type == "cuda":
+            ready = Graph(work, question.tensors(), problems=problems, noise=noise, device=self.device)
+        else:
+            work(question.tensors(), drawing(generators, noise, self.device))
+        self._ready[shape_of(batch, question)] = ready
+
+    def sampler(
+        self,
+        problems: int,
+        *,
+        generator: torch.Generator | None = None,
+        precision: Precision = "float32",
+        compiled: bool = False,
+        **options: Any,
+    ) -> Callable[[Tensor, Tensor | None], Tensor]:
+        """Plans by the thousand, as tensors: nothing is judged, chosen or raced.
+
+        Args:
+            problems: P, planned at each call.
+            generator: source of noise, on the planner's device.
+            precision: of the network's own arithmetic.
+            compiled: also compile the network (torch.compile; minutes, once).
+            **options: fields of `options.Sampling`.
+
+        Returns:
+            A function of starts (P, O) and goals (P, positions) to trajectories (P, K, H, D), all in environment units
+            and on the planner's device; on a GPU the next call overwrites them.
+        """
+        goals = len(self.spec.position)
+        nowhere = self.problem([0.0] * len(self.spec.observation_names), [0.0] * goals if goals else None)
+        sampling, device = self.sampling.changed({**options, "select": "first"}), self.device
+        generator = generator or torch.Generator(device).manual_seed(0)
+        predict = replace(self.predict, denoiser=quickened(self.denoiser, precision, compiled))
+        batch = Batch([nowhere], [generator], sampling)
+        mask, count = nowhere.mask.to(device), problems * sampling.candidates
+        pinned, shape = mask.expand(count, -1, -1), (self.horizon, self.spec.width)
+
+        def work(tensors: Tensors, draw: Draw) -> tuple[Tensor]:
+            asked = nowhere.values.to(device).expand(problems, -1, -1).clone()
+            asked[:, 0, self.spec.observations] = tensors["starts"]
+            for i, column in enumerate(self.spec.position_columns):
+                asked[:, -1, column] = tensors["goals"][:, i]
+            values = asked.unsqueeze(1).expand(-1, sampling.candidates, -1, -1).flatten(0, 1)
+            question = Question(pinned, values, pinned, values)
+            *_, end = self._denoise(question, batch, predict, draw)
+            made = torch.where(pinned, values, self.normalizer.denormalize(end.noisy))
+            return (made.unflatten(0, (problems, sampling.candidates)),)
+
+        sizes = {"starts": len(self.spec.observation_names), "goals": goals}
+        inputs = {name: torch.zeros(problems, size) for name, size in sizes.items()}
+        draw = drawing([generator], shape, device)
+        ready: Ready = work
+        if device.type == "cuda":  # one source of noise for all, so its problems count as one
+            ready = Graph(work, inputs, problems=1, noise=shape, device=device, device_noise=generator, keep=True)
+
+        def sample(starts: Tensor, goals: Tensor | None = None) -> Tensor:
+            return ready({"starts": starts, "goals": inputs["goals"] if goals is None else goals}, draw)[0]
+
+        return sample
+
     # ------------------------------------------------------------------ inside
 
     def _wish(self, guide: Guide | Cost | None, tempo: float, past: Sequence[Array] = ()) -> Wish | None:
@@ -339,53 +459,68 @@ class TrajectoryPlanner(DiffusionPipeline):
         return None if kept is None else Wish(kept, self.spec, self.normalizer, tempo, past)
 
     def _one_leg(self, batch: Batch) -> list[Plan]:
-        *_, end = self._denoise(batch)
-        return self._choose(batch, end)
+        """The candidates of each problem, judged and sorted, best first."""
+        question = batch.question(self.spec, self.horizon)
+        draw = drawing(batch.generators, (self.horizon, self.spec.width), torch.device("cpu"))
+        if ready := self._ready.get(shape_of(batch, question)):
+            trajectories, *verdict, scores = ready(question.tensors(), draw)
+        else:
+            trajectories, *verdict, scores = self._answer(question.to(self.device), batch, self.predict)
+        guides = () if batch.wish is None else batch.wish.guide.describe()
+        problems = len(batch.conditions)
+        return sorted_plans(self.spec, trajectories, Verdict(*verdict), scores, problems=problems, guides=guides)
 
     @torch.no_grad()
-    def _denoise(self, batch: Batch) -> Iterator[Step]:
-        sampling = batch.sampling
-        pinned, values = batch.pins(self.spec, self.horizon, self.device)
-        warm = batch.warm_start(self.horizon)
+    def _denoise(
+        self, question: Question, batch: Batch, predict: CleanPredictor, draw: Draw | None = None
+    ) -> Iterator[Step]:
+        sampling, warm = batch.sampling, question.warm
         yield from denoise(
-            self.predict,
+            predict,
             for_one_plan(self.scheduler, sampling.sampler, sampling.steps),
-            pinned,
-            self.normalizer.normalize(values),
+            question.pinned,
+            self.normalizer.normalize(question.values),
             generators=batch.generators,
             temperature=sampling.temperature,
             eta=sampling.eta,
-            steering=None if batch.wish is None else batch.wish.steering(pinned, sampling),
-            warm=None if warm is None else self.normalizer.normalize(warm.to(self.device)),
+            steering=None if batch.wish is None else batch.wish.steering(question.pinned, sampling),
+            warm=None if warm is None else self.normalizer.normalize(warm),
             skip=0 if warm is None else sampling.steps - sampling.warm_steps,
+            draw=draw,
         )
 
     @torch.no_grad()
-    def _choose(self, batch: Batch, end: Step) -> list[Plan]:
-        """Judge the candidates of each problem and sort them, best first."""
+    def _answer(
+        self, question: Question, batch: Batch, predict: CleanPredictor, draw: Draw | None = None
+    ) -> tuple[Tensor, ...]:
+        """Trajectories (B, H, D) in environment units, the parts of the `Verdict` on them, and their scores (B,).
+
+        B counts K candidates, and one more where the plan before competes.
+        """
         sampling, count = batch.sampling, batch.sampling.candidates
+        *_, end = self._denoise(question, batch, predict, draw)
         clean, pinned, normalized = end.noisy, end.pinned, end.values
-        if batch.previous is not None and sampling.incumbent:
-            clean, pinned, normalized = batch.with_incumbents(end, self.normalizer, self.horizon)
+        if question.rivals is not None:
+            clean, pinned, normalized = question.with_rivals(end, self.normalizer)
             count += 1
         clean = torch.where(pinned, normalized, clean)
-        trajectories = batch.exact(count, pinned, self.normalizer.denormalize(clean))
+        trajectories = question.exact(count, pinned, self.normalizer.denormalize(clean))
         if self.config.state_only:
             trajectories = self.inverse.acted(self.spec, trajectories)
         verdict = judge(
             self.spec,
             trajectories,
-            self.predict,
+            predict,
             clean,
             pinned,
             normalized,
             batch.generators,
             levels=len(self.scheduler.alphas_cumprod),
             select=sampling.select,
+            draw=draw,
         )
         choosing = batch.wish is not None and sampling.guidance != "gradient"
         liked = batch.wish.liking(clean, pinned) if batch.wish and choosing else None
         bound = self.config.consistency_bound
         scores = order(verdict, sampling.select, candidates=count, bound=bound, liked=liked)
-        guides = () if batch.wish is None else batch.wish.guide.describe()
-        return sorted_plans(self.spec, trajectories, verdict, scores, problems=len(batch.conditions), guides=guides)
+        return trajectories, *verdict, scores

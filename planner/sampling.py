@@ -18,6 +18,9 @@ from .schedulers import Scheduler
 Score = Callable[[Tensor, Tensor, Tensor], Tensor]
 """A guide as a step sees it: clean and noisy trajectories (B, H, D), normalised, and timesteps (B,), to scores (B,)."""
 
+Draw = Callable[[int], Tensor]
+"""Standard normal noise (P * K, H, D): K samples for each of P problems."""
+
 
 @dataclass(frozen=True)
 class Steering:
@@ -75,8 +78,9 @@ class CleanPredictor:
 
     def __call__(self, noisy: Tensor, timestep: Tensor, pinned: Tensor, values: Tensor) -> Tensor:
         """(B, H, D) at timesteps (B,); free entries are clipped, pinned ones take their values."""
-        alpha, sigma = signal_and_noise(self.alphas_cumprod, timestep)
-        clean = predict_clean(self.denoiser(noisy, timestep, pinned), noisy, alpha, sigma, self.prediction)
+        clean = self.denoiser(noisy, timestep, pinned)
+        if self.prediction != "x0":
+            clean = predict_clean(clean, noisy, *signal_and_noise(self.alphas_cumprod, timestep), self.prediction)
         clean = clean if self.clip is None else clean.clamp(-self.clip, self.clip)
         return torch.where(pinned, values, clean)
 
@@ -85,6 +89,11 @@ def draw_noise(generators: Sequence[torch.Generator], each: int, shape: Sequence
     """`each` standard normal samples of `shape` from every generator: a problem's noise is its own in any batch."""
     parts = [torch.randn((each, *shape), generator=g, device=g.device) for g in generators]
     return torch.cat(parts).to(device)
+
+
+def drawing(generators: Sequence[torch.Generator], shape: Sequence[int], device: torch.device) -> Draw:
+    """Noise (H, D) from the generators, one per problem."""
+    return lambda each: draw_noise(generators, each, shape, device)
 
 
 def denoise(
@@ -99,6 +108,7 @@ def denoise(
     steering: Steering | None = None,
     warm: Tensor | None = None,
     skip: int = 0,
+    draw: Draw | None = None,
 ) -> Iterator[Step]:
     """Sample trajectories under conditions, yielding every step.
 
@@ -116,6 +126,7 @@ def denoise(
             were (Feynman-Kac steering with the difference potential, Singhal et al. 2025, arXiv 2501.06848).
         warm: (B, H, D) normalised trajectories to begin from instead of pure noise.
         skip: steps left out at the noisy end; `warm` is noised to the first level that remains.
+        draw: where noise comes from, but DDPM's and particles'; None for the generators.
 
     Raises:
         ValueError: a temperature other than 1 with DDPM, whose noise is drawn inside diffusers; a skip out of range;
@@ -124,10 +135,11 @@ def denoise(
     steps = scheduler.timesteps.tolist()
     _check(scheduler, steps, generators, pinned, temperature, eta, steering, skip=skip, warm=warm)
     each, device = len(pinned) // len(generators), values.device
-    noisy = temperature * draw_noise(generators, each, values.shape[1:], device)
+    draw = draw or drawing(generators, values.shape[1:], device)
+    noisy = temperature * draw(each)
     if warm is not None:
-        alpha, sigma = signal_and_noise(predict.alphas_cumprod, torch.tensor(steps[skip]))
-        noisy = alpha.to(device) * warm + sigma.to(device) * noisy
+        level = predict.alphas_cumprod.to(device)[steps[skip]]
+        noisy = level.sqrt() * warm + (1 - level).sqrt() * noisy
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(skip)
     noisy = torch.where(pinned, values, noisy)
@@ -150,7 +162,7 @@ def denoise(
                 kept, credited = _resample(now, credited, generators, surely=surely)
                 clean, noisy, pinned, values = clean[kept], noisy[kept], pinned[kept], values[kept]
                 credited = credited if alike is None else alike(clean, noisy, t)
-        noisy = _advance(scheduler, clean, timestep, noisy, generators, temperature, eta)
+        noisy = _advance(scheduler, clean, timestep, noisy, generators, temperature, eta, draw)
         noisy = torch.where(pinned, values, noisy)
         yield Step(index, total, timestep, clean, noisy, pinned, values)
 
@@ -192,12 +204,13 @@ def _advance(
     generators: Sequence[torch.Generator],
     temperature: float,
     eta: float,
+    draw: Draw,
 ) -> Tensor:
     """One step of a diffusers scheduler: each kind asks for its noise in its own way."""
     each = len(noisy) // len(generators)
     extra: dict[str, object] = {}
     if isinstance(scheduler, DDIMScheduler):
-        drawn = draw_noise(generators, each, noisy.shape[1:], noisy.device) if eta > 0 else None
+        drawn = draw(each) if eta > 0 else None
         extra = {"eta": eta, "variance_noise": None if drawn is None else temperature * drawn}
     elif isinstance(scheduler, DDPMScheduler):
         extra = {"generator": [g for g in generators for _ in range(each)]}

@@ -11,7 +11,8 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from .sampling import CleanPredictor, draw_noise
+from .constants import picked
+from .sampling import CleanPredictor, Draw, drawing
 from .spec import TrajectorySpec
 from .windows import arrival, consistency, worst_before_arrival
 
@@ -47,6 +48,7 @@ def judge(
     *,
     levels: int,
     select: Selection,
+    draw: Draw | None = None,
 ) -> Verdict:
     """Look at candidates from three sides.
 
@@ -63,9 +65,11 @@ def judge(
         generators: one per problem.
         levels: training steps of the scheduler.
         select: "fastest", "earliest", "preferred" and "first" do not look at implausibility and skip its cost.
+        draw: where noise comes from; None for the generators.
     """
     arrivals = arrival(spec, trajectories)
     worst = worst_before_arrival(spec, trajectories, consistency(spec, trajectories))
+    draw = draw or drawing(generators, clean.shape[1:], clean.device)
     doubt = torch.zeros_like(worst)
     if select in ("balanced", "plausible", "unprompted"):
         columns = spec.position_columns or list(range(spec.width)[spec.observations])
@@ -77,11 +81,11 @@ def judge(
             level = min(levels - 1, round(share * levels))
             t = torch.full((len(clean),), level, device=clean.device)
             alpha = predict.alphas_cumprod[level].sqrt()
-            bias = torch.zeros_like(clean[..., columns])
+            bias = torch.zeros_like(picked(clean, columns))
             for _ in range(draws):  # the mean over draws is what the network would change, whatever the noise
-                noise = draw_noise(generators, len(clean) // len(generators), clean.shape[1:], clean.device)
+                noise = draw(len(clean) // len(generators))
                 noisy = torch.where(pinned, clean, alpha * clean + (1 - alpha**2).sqrt() * noise)
-                bias += (predict(noisy, t, pinned, values) - clean)[..., columns] / draws
+                bias += picked(predict(noisy, t, pinned, values) - clean, columns) / draws
             off = bias.square().sum(-1)[:, 1:]  # of the token that each step leads to: a leap to the goal is one, too
             doubt = torch.maximum(doubt, worst_before_arrival(spec, trajectories, off))
     return Verdict(arrivals, worst, doubt)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .constants import constant
 from .guides import Guide, Sight, SpeedLimit
 from .normalizer import Normalizer
 from .options import Sampling
@@ -36,6 +37,7 @@ class Wish:
         tempo: plan time that passes per time executed (see `execution.Executor`): guides see velocities and durations
             as they will be executed.
         past: (n, O) observations of each problem before its plan begins; () for none.
+        passed: the same as positions (problems, n, P) on the planner's device, where they are at hand already.
     """
 
     guide: Guide
@@ -43,6 +45,7 @@ class Wish:
     normalizer: Normalizer
     tempo: float = 1.0
     past: Sequence[Array] = ()
+    passed: Tensor | None = None
 
     @property
     def speed_limit(self) -> float | None:
@@ -56,20 +59,25 @@ class Wish:
         path, past = self.normalizer.denormalize(clean), self._passed(clean)
         if self.tempo == 1:
             return Sight(self.spec, path, noisy, t, pinned, past)
-        pace = torch.ones(self.spec.width, device=clean.device)
-        pace[self.spec.velocity_columns] = self.tempo
+        rates = self.spec.velocity_columns
+        pace = constant([self.tempo if c in rates else 1.0 for c in range(self.spec.width)], clean)
         spec = replace(self.spec, dt_seconds=self.spec.dt_seconds / self.tempo)
         return Sight(spec, path * pace, noisy, t, pinned, past)
 
     def _passed(self, clean: Tensor) -> Tensor | None:
         """Positions (B, n, P) of the past, for a batch of trajectories."""
-        if not self.past or not self.spec.position:
+        passed = self.passed if self.passed is not None else self.remembered
+        if passed is None:
             return None
-        return self._remembered.to(clean).repeat_interleave(len(clean) // len(self.past), dim=0)
+        passed = passed.to(clean)
+        each = len(clean) // len(passed)
+        return passed.unsqueeze(1).expand(-1, each, -1, -1).flatten(0, 1)
 
     @cached_property
-    def _remembered(self) -> Tensor:
+    def remembered(self) -> Tensor | None:
         """Positions (problems, n, P), at most `REMEMBERED` for each; far away where there are fewer."""
+        if not self.past or not self.spec.position:
+            return None
         each = torch.full((len(self.past), REMEMBERED, len(self.spec.position)), FAR)
         for row, seen in zip(each, map(np.asarray, self.past), strict=True):
             kept = np.unique(np.linspace(0, len(seen) - 1, min(REMEMBERED, len(seen))).round().astype(int))

@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from .diffusion import Prediction, check_prediction
 from .files import whole_file
 
+WARM_UPS = 3  # updates before one is recorded as a CUDA graph: libraries choose their kernels
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -113,8 +115,10 @@ class TrainState:
     def begin(cls, model: nn.Module, config: TrainConfig) -> TrainState:
         """A new run; the averaged weights begin as the model's."""
         ema = copy.deepcopy(model).requires_grad_(False).eval()
+        on_gpu = next(model.parameters()).is_cuda
+        rate = torch.tensor(config.learning_rate, device="cuda") if on_gpu else config.learning_rate
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            model.parameters(), lr=rate, weight_decay=config.weight_decay, fused=True, capturable=on_gpu
         )
         return cls(model, ema, optimizer)
 
@@ -193,27 +197,17 @@ def train(
 ) -> Iterator[Update]:
     """Train until the configured bound, yielding after every update; `state` is then complete and may be saved.
 
-    The same loop runs on one CPU, one GPU, or several processes under `accelerate launch`.
+    The same loop runs on one CPU, one GPU, or several processes under `accelerate launch`. On one GPU all updates but
+    the first few are replays of one CUDA graph: networks as small as these are done before Python has asked for them.
     """
-    model = accelerator.prepare(state.model)
     generator = torch.Generator(accelerator.device)
-    parameters: list[Tensor] = list(state.model.parameters())
-    averages: list[Tensor] = list(state.ema.parameters())
+    update = _Updates(state, objective, config, accelerator, generator)
     fraction = _agree(config.fraction(state.step, state.seconds), accelerator)
     while fraction < 1:
         began = time.perf_counter()
         generator.manual_seed(update_seed(config.seed, state.step, accelerator.process_index))
         rate = config.rate_at(state.step, fraction)
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
-        with accelerator.autocast():
-            loss, info = objective(model, generator)
-        accelerator.backward(loss)
-        norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm, foreach=True)
-        state.optimizer.step()
-        state.optimizer.zero_grad(set_to_none=True)
-        decay = min(config.ema_decay, (1 + state.step) / (10 + state.step))
-        torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - decay)
+        info = update(rate, min(config.ema_decay, (1 + state.step) / (10 + state.step)))
         state.step += 1
         state.seconds += time.perf_counter() - began
         fraction = (
@@ -221,7 +215,70 @@ def train(
             if config.minutes
             else (config.fraction(state.step, 0.0))
         )
-        yield Update(state.step, fraction, state.seconds, rate, {**info, "gradient_norm": norm})
+        yield Update(state.step, fraction, state.seconds, rate, info)
+
+
+class _Updates:
+    """Updates of a run, one at each call: eager ones, and on one GPU, once it is warm, replays of a recorded one."""
+
+    def __init__(
+        self,
+        state: TrainState,
+        objective: Objective,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        generator: torch.Generator,
+    ) -> None:
+        self.model = accelerator.prepare(state.model)
+        self.state, self.objective, self.config = state, objective, config
+        self.accelerator, self.generator = accelerator, generator
+        self.parameters: list[Tensor] = list(state.model.parameters())
+        self.averages: list[Tensor] = list(state.ema.parameters())
+        self.share = torch.zeros((), device=accelerator.device)  # of the weights in their average
+        recorded = accelerator.device.type == "cuda" and accelerator.num_processes == 1
+        self.side = torch.cuda.Stream() if recorded else None
+        self.warm, self.graph = 0, None if not recorded else torch.cuda.CUDAGraph()
+
+    def __call__(self, rate: float, decay: float) -> dict[str, Tensor]:
+        for group in self.state.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        if self.graph is None or self.side is None:
+            return self._once(1 - decay)
+        self.share.fill_(1 - decay)
+        if self.warm < WARM_UPS:
+            self.warm += 1
+            self.side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.side):
+                info = self._once(self.share)
+            torch.cuda.current_stream().wait_stream(self.side)
+            return info
+        if self.warm == WARM_UPS:
+            self.warm += 1
+            self.graph.register_generator_state(self.generator)
+            with torch.cuda.graph(self.graph):
+                self.info = self._once(self.share)
+        self.graph.replay()
+        return {name: value.clone() for name, value in self.info.items()}
+
+    def _once(self, share: Tensor | float) -> dict[str, Tensor]:
+        """Nothing here looks at a value: it would stop a GPU, and cannot be recorded. `share` is the averages' step."""
+        with self.accelerator.autocast():
+            loss, info = self.objective(self.model, self.generator)
+        self.accelerator.backward(loss)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm, foreach=True)
+        self.state.optimizer.step()
+        self.state.optimizer.zero_grad(set_to_none=True)
+        weights = [p.detach() for p in self.parameters]
+        if isinstance(share, float):
+            torch._foreach_lerp_(self.averages, weights, share)
+        else:  # a lerp by a tensor would be a kernel for each weight
+            ahead = torch._foreach_sub(weights, self.averages)
+            torch._foreach_mul_(ahead, share)
+            torch._foreach_add_(self.averages, ahead)
+        return {**info, "gradient_norm": norm}
 
 
 def update_seed(seed: int, step: int, process: int) -> int:

@@ -19,6 +19,8 @@ from diffusers.models.resnet import Downsample1D, ResidualTemporalBlock1D, Upsam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .constants import constant
+
 
 class TemporalUNet(ModelMixin, ConfigMixin):
     """U-Net over time after Janner et al. 2022 (Diffuser, appendix C), for any horizon.
@@ -108,14 +110,14 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         """
         horizon = sample.shape[1]
         given = torch.zeros_like(sample) if pinned is None else pinned.to(sample.dtype).expand_as(sample)
-        x = fourier_features(sample, given, self.octaves).transpose(1, 2)  # (B, 2D + 2D octaves, H)
+        dtype = cast(nn.Linear, self.ends[0]).weight.dtype  # a network of half precision is asked in single
+        x = fourier_features(sample, given, self.octaves).transpose(1, 2).to(dtype)  # (B, 2D + 2D octaves, H)
         padding = math.ceil(horizon / self.factor) * self.factor - horizon
         x = F.pad(x, (0, padding), mode="replicate") if padding else x
         t = self.time_embedding(self.time_proj(timestep.expand(len(sample))).to(x.dtype))
-        known = fourier_features(sample * given, given, self.octaves)[
-            :, [0, -1]
-        ]  # what is given of the first and the last token
-        t = t + self.ends(known.flatten(1))
+        known = fourier_features(sample * given, given, self.octaves)
+        known = torch.cat([known[:, 0], known[:, -1]], dim=1)  # what is given of the first and the last token
+        t = t + self.ends(known.to(dtype))
         skips = []
         for index, blocks in enumerate(self.down):
             x = _through(cast(nn.ModuleList, blocks), x, t)
@@ -125,9 +127,10 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         x = _through(self.middle, x, t)
         for grow, blocks in zip(self.grow, self.up, strict=True):
             x = _through(cast(nn.ModuleList, blocks), torch.cat([grow(x), skips.pop()], dim=1), t)
-        made: Tensor = self.head(x)[:, :, :horizon].transpose(1, 2)
+        made: Tensor = self.head(x)[:, :, :horizon].transpose(1, 2).to(sample.dtype)
         if self.anchors:
-            made[..., self.anchors] += (sample * given)[:, :1, self.anchors]
+            anchored = constant([float(c in self.anchors) for c in range(made.shape[-1])], made)
+            made = made + (sample * given)[:, :1] * anchored
         return made
 
 

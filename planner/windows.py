@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .constants import picked
 from .episodes import Episodes, as_tensor
 from .spans import Spans
 from .spec import TrajectorySpec
@@ -234,7 +235,7 @@ def consistency(spec: TrajectorySpec, trajectory: Tensor) -> Tensor:
     """
     if not spec.velocity:
         return trajectory.new_zeros(trajectory.shape[:-2] + (trajectory.shape[-2] - 1,))
-    position, velocity = trajectory[..., spec.position_columns], trajectory[..., spec.velocity_columns]
+    position, velocity = picked(trajectory, spec.position_columns), picked(trajectory, spec.velocity_columns)
     step = position[..., 1:, :] - position[..., :-1, :]
     mean = (velocity[..., 1:, :] + velocity[..., :-1, :]) / 2
     return (step - mean * spec.token_seconds).norm(dim=-1)

@@ -14,6 +14,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from ..constants import constant
+
 INNER = 0.8  # of a region's radius, within which ends are looked for
 GOLDEN, PLASTIC = 1.6180339887498949, 1.3247179572447460
 
@@ -68,7 +70,7 @@ class Box:
 
     def clearance(self, points: Tensor) -> Tensor:
         """Signed distance (...) of points (..., P) from its edge, negative inside."""
-        return box_clearance(points, points.new_tensor(self.center), points.new_tensor(self.sides))
+        return box_clearance(points, constant(self.center, points), constant(self.sides, points))
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ Mark: TypeAlias = Disc | Box | Spot | SpeedLimit
 
 def distance(points: Tensor, center: Sequence[float]) -> Tensor:
     """Of points (..., P) from a centre of no more numbers, along its axes; with a gradient there too."""
-    gap = points[..., : len(center)] - points.new_tensor(center)
+    gap = points[..., : len(center)] - constant(center, points)
     return (gap.square().sum(-1) + 1e-8).sqrt()
 
 

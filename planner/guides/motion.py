@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..constants import picked
 from ..spec import TrajectorySpec
 from .guide import Guide, Sight, Term
 from .marks import SpeedLimit
@@ -39,9 +40,9 @@ def speed(max: float) -> Guide:
     def cost(spec: TrajectorySpec, path: Tensor) -> Tensor:
         if not spec.position:
             raise ValueError("speed: the task has no positions")
-        total, *others = [excess(path[..., place].diff(dim=1) / spec.token_seconds) for place in spec.body_columns]
+        total, *others = [excess(picked(path, place).diff(dim=1) / spec.token_seconds) for place in spec.body_columns]
         if spec.velocity:
-            total = (total + excess(path[..., spec.velocity_columns])) / 2
+            total = (total + excess(picked(path, spec.velocity_columns))) / 2
         return sum(others, total)
 
     return Guide.of(cost, f"speed:max={max:.12g}", mark=SpeedLimit(max))
@@ -64,7 +65,7 @@ def smooth() -> Guide:
     def cost(spec: TrajectorySpec, path: Tensor) -> Tensor:
         if path.shape[1] < 3:
             return 0.0 * path.flatten(1).sum(1)  # two tokens do not bend
-        bend = path[..., spec.position_columns].diff(n=2, dim=1) / spec.token_seconds**2
+        bend = picked(path, spec.position_columns).diff(n=2, dim=1) / spec.token_seconds**2
         return bend.square().sum(-1).mean(-1)
 
     return Guide.of(cost, "smooth")

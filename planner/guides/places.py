@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..constants import constant, picked
 from ..spec import TrajectorySpec
 from .guide import Guide, Sight, Term
 from .marks import Ball, Block, Box, Disc, Region, Spot, distance
@@ -120,7 +121,7 @@ def workspace(
 
     def cost(spec: TrajectorySpec, path: Tensor) -> Tensor:
         points = ways(spec, path)[..., :axes]
-        low, high = points.new_tensor(lows[:axes]), points.new_tensor(highs[:axes])
+        low, high = constant(lows[:axes], points), constant(highs[:axes], points)
         beyond = F.relu(low - points) + F.relu(points - high)
         return beyond.square().flatten(1).sum(-1) / POINTS_PER_TOKEN
 
@@ -225,7 +226,7 @@ def way(spec: TrajectorySpec, path: Tensor) -> Tensor:
     u = _shares(path)
     p, q = position[:, :-1, None], position[:, 1:, None]
     under_way = (path[:, :-1, spec.arrived] <= 0)[..., None, None].to(path.dtype)
-    slope = spec.token_seconds * path[..., spec.velocity_columns]
+    slope = spec.token_seconds * picked(path, spec.velocity_columns)
     m, n = under_way * slope[:, :-1, None], under_way * slope[:, 1:, None]
     points = (2 * u**3 - 3 * u**2 + 1) * p + (u**3 - 2 * u**2 + u) * m + (3 * u**2 - 2 * u**3) * q + (u**3 - u**2) * n
     return torch.cat([points.flatten(1, 2), position[:, -1:]], dim=1)
@@ -236,7 +237,7 @@ def ways(spec: TrajectorySpec, path: Tensor) -> Tensor:
 
     Those run straight from token to token, as they do in `Plan.path`.
     """
-    others = [_straight(path[..., columns]) for columns in spec.body_columns[1:]]
+    others = [_straight(picked(path, columns)) for columns in spec.body_columns[1:]]
     return torch.stack([way(spec, path), *others], dim=1)
 
 
@@ -253,7 +254,7 @@ def _shares(like: Tensor) -> Tensor:
 
 
 def _positions(spec: TrajectorySpec, path: Tensor) -> Tensor:
-    return path[..., spec.position_columns]
+    return picked(path, spec.position_columns)
 
 
 def _words(values: Mapping[str, float | None]) -> str:
