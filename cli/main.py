@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import bench, data, doctor, evaluate, guides, plan, render, rollout, tasks, train
+from . import bench, data, distill, doctor, evaluate, guides, plan, render, rollout, tasks, train
 from .screen import Commands
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command("tasks")(tasks.tasks)
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
+app.command("distill")(distill.distill)
 app.command("plan")(plan.plan)
 app.command("rollout")(rollout.rollout)
 app.command("evaluate")(evaluate.evaluate)

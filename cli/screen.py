@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import typer
@@ -85,6 +86,22 @@ def progress(label: str, *, quiet: bool = False) -> Iterator[Bar]:
     with Progress(*columns, transient=True) as bars:
         bar = bars.add_task(label, total=1.0, text="")
         yield lambda fraction, text="": bars.update(bar, completed=fraction, text=text)
+
+
+def follow(stages: Iterable[Any], label: str, *, quiet: bool = False) -> None:
+    """Run a training to its end: a line for what it says, a bar with the updates and their rate for the rest."""
+    quiet = quiet or os.environ.get("LOCAL_RANK", "0") != "0"
+    with progress(label, quiet=quiet) as bar:
+        for stage in stages:
+            update = stage.update
+            if stage.message and not quiet:
+                print(stage.message, flush=True)
+            rate = (
+                ""
+                if update is None or update.step % 20
+                else f"{update.step:,} updates, {update.step / update.seconds:.0f}/s"
+            )
+            bar(stage.fraction, rate) if rate or update is None else bar(stage.fraction)
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, whole: str = "") -> None:

@@ -85,7 +85,6 @@ def train(
     accelerate launch --multi_gpu --num_processes 2 -m diffplan.cli.main train TASK
     """
     import dataclasses
-    import os
     import time
 
     from diffplan.envs.jobs import RETURNS_SHARE
@@ -94,7 +93,7 @@ def train(
     from diffplan.envs.training import resume_run, train_run
     from diffplan.planner.training import TrainConfig
 
-    from .screen import progress
+    from .screen import follow
 
     chosen = named_task(task, file=map_file, output=output)
     settings = find_preset(preset, chosen)
@@ -130,15 +129,4 @@ def train(
             checkpoint_seconds=checkpoint_seconds,
             command=exact_command(),
         )
-    quiet = quiet or os.environ.get("LOCAL_RANK", "0") != "0"
-    with progress(f"training {chosen.name}", quiet=quiet) as bar:
-        for stage in stages:
-            update = stage.update
-            if stage.message and not quiet:
-                print(stage.message, flush=True)
-            rate = (
-                ""
-                if update is None or update.step % 20
-                else f"{update.step:,} updates, {update.step / update.seconds:.0f}/s"
-            )
-            bar(stage.fraction, rate) if rate or update is None else bar(stage.fraction)
+    follow(stages, f"training {chosen.name}", quiet=quiet)

@@ -23,7 +23,10 @@ RETURNS_SHARE = 0.1  # of the minutes, where both parts are trained
 
 @dataclass(frozen=True)
 class Job:
-    """A run with everything that it needs; `returns` is None where there is no return model to train."""
+    """A run with everything that it needs.
+
+    `returns` is None where there is no return model to train; `distilled` if the denoiser learns from another planner.
+    """
 
     output: Path
     task: Task
@@ -33,6 +36,12 @@ class Job:
     returns: TrainConfig | None
     accelerator: Accelerator
     checkpoint_seconds: float
+    distilled: bool = False
+
+    @property
+    def again(self) -> str:
+        """The command that continues it."""
+        return f"diffplan {'distill' if self.distilled else f'train {self.task.name}'} --resume --output {self.output}"
 
 
 def recorded(output: Path, task: Task | None, device: str, checkpoint_seconds: float) -> Job:
@@ -56,7 +65,17 @@ def recorded(output: Path, task: Task | None, device: str, checkpoint_seconds: f
         )
     denoiser, returns = TrainConfig(**record["config"]), record.get("returns")
     returns = TrainConfig(**returns) if returns else None
-    return Job(output, fitted, episodes, preset, denoiser, returns, accelerator, checkpoint_seconds)
+    return Job(
+        output,
+        fitted,
+        episodes,
+        preset,
+        denoiser,
+        returns,
+        accelerator,
+        checkpoint_seconds,
+        distilled="distilled_from" in record,
+    )
 
 
 def rewarded(episodes: Episodes) -> bool:

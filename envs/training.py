@@ -87,34 +87,17 @@ def train_run(
     if only == "returns":
         yield from _returns_alone(task, output, config, device=device, checkpoint_seconds=checkpoint_seconds)
         return
-    if (output / "run.json").exists():
-        raise ValueError(
-            f"{str(output)!r} holds a run already; continue it with --resume --output {output}, or name another folder"
-        )
+    check_free(output)
     accelerator = accelerator_for(output, device)
     task = preset.fit(task)
-    yield from _data(task, dataset, accelerator)
+    yield from fetch(task, dataset, accelerator)
     dataset = dataset or dataset_of(task)
     episodes = load_episodes(dataset, task)
     check_horizon(_shown(episodes, task, preset), task.spec, task.horizon)
     denoiser, returns = shares(config, only is None and rewarded(episodes))
-    record = {
-        **task.record(),
-        "dataset": dataset,
-        "fingerprint": episodes.fingerprint(),
-        "preset": dataclasses.asdict(preset),
-        "config": dataclasses.asdict(denoiser),
-        "returns": returns and dataclasses.asdict(returns),
-        "command": command,
-        "device": accelerator.device.type,
-        "cpu_threads": torch.get_num_threads(),
-        "versions": versions(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-    if accelerator.is_main_process:
-        output.mkdir(parents=True, exist_ok=True)
-        write_json(output / "run.json", record)
-    yield from _run(Job(output, task, episodes, preset, denoiser, returns, accelerator, checkpoint_seconds))
+    job = Job(output, task, episodes, preset, denoiser, returns, accelerator, checkpoint_seconds)
+    open_folder(job, dataset=dataset, command=command)
+    yield from _run(job)
 
 
 def resume_run(
@@ -137,9 +120,10 @@ def resume_run(
         checkpoint_seconds: between checkpoints.
 
     Raises:
-        ValueError: no run there, another task's run, a damaged file, or data that has changed since.
+        ValueError: no run there, another task's or a distilled one, a damaged file, or data that has changed since.
         Interrupted: a signal asked it to stop; the state is saved.
     """
+    _check_trained(output)
     job = recorded(output, task, device, checkpoint_seconds)
     if steps is not None or minutes is not None:
         denoiser, returns = shares(replace(job.denoiser, steps=steps, minutes=minutes), job.returns is not None)
@@ -151,6 +135,7 @@ def _returns_alone(
     task: Task, output: Path, config: TrainConfig, *, device: str, checkpoint_seconds: float
 ) -> Iterator[Progress]:
     """A return model for a run that has a denoiser; one that was there is replaced."""
+    _check_trained(output)
     job = recorded(output, task, device, checkpoint_seconds)
     if not rewarded(job.episodes):
         raise ValueError(f"the data of {job.task.name} has no rewards to learn returns from (or a single episode)")
@@ -163,7 +148,46 @@ def _returns_alone(
     yield from _run(job, only="returns")
 
 
-def _data(task: Task, dataset: str | None, accelerator: Accelerator) -> Iterator[Progress]:
+def check_free(output: Path) -> None:
+    """Refuse a folder that holds a run."""
+    if (output / "run.json").exists():
+        raise ValueError(
+            f"{str(output)!r} holds a run already; continue it with --resume --output {output}, or name another folder"
+        )
+
+
+def _check_trained(output: Path) -> None:
+    """Refuse a run that was not trained but distilled."""
+    if "distilled_from" in read_record(output):
+        raise ValueError(
+            f"run {str(output)!r} is distilled, not trained; continue it with: diffplan distill --resume "
+            f"--output {output}, or name another folder"
+        )
+
+
+def open_folder(job: Job, *, dataset: str, command: str, **more: Any) -> None:
+    """Begin a run's folder: its record says what was asked for, and `more`."""
+    record = {
+        **job.task.record(),
+        "dataset": dataset,
+        "fingerprint": job.episodes.fingerprint(),
+        "preset": dataclasses.asdict(job.preset),
+        "config": dataclasses.asdict(job.denoiser),
+        "returns": job.returns and dataclasses.asdict(job.returns),
+        "command": command,
+        "device": job.accelerator.device.type,
+        "cpu_threads": torch.get_num_threads(),
+        "versions": versions(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **more,
+    }
+    if job.accelerator.is_main_process:
+        job.output.mkdir(parents=True, exist_ok=True)
+        write_json(job.output / "run.json", record)
+
+
+def fetch(task: Task, dataset: str | None, accelerator: Accelerator) -> Iterator[Progress]:
+    """Collect or download data that is not here."""
     if accelerator.is_main_process:
         said = None
         for now in obtain(task, dataset):
@@ -178,32 +202,35 @@ def _shown(episodes: Episodes, task: Task, preset: Preset) -> Episodes:
     return episodes.joined() if preset.fixed and task.spec.position else episodes
 
 
+def windows_of(job: Job) -> Windows:
+    """What a run's denoiser learns from."""
+    shown = _shown(job.episodes, job.task, job.preset)
+    return Windows(
+        shown,
+        job.task.spec,
+        horizon=job.task.horizon,
+        device=job.accelerator.device,
+        fixed=shown is not job.episodes,
+        state_only=job.preset.actions == "inverse",
+        stays_within=job.task.stays_within,
+    )
+
+
 def _run(job: Job, *, only: Only | None = None) -> Iterator[Progress]:
     """Train what is left to train of each part, the denoiser first."""
-    device, task = job.accelerator.device, job.task
-    shown = _shown(job.episodes, task, job.preset)
-    alone = job.preset.actions == "inverse"
-    fixed = shown is not job.episodes
-    windows = Windows(
-        shown,
-        task.spec,
-        horizon=task.horizon,
-        device=device,
-        fixed=fixed,
-        state_only=alone,
-        stays_within=task.stays_within,
-    )
+    device, task, windows = job.accelerator.device, job.task, windows_of(job)
+    alone = windows.state_only
     scheduler = make_scheduler("ddim", train_steps=job.preset.noise_levels)
     levels, normalizer = scheduler.alphas_cumprod, Normalizer.fit(job.episodes, task.spec, task.normalizer)
-    network = _begin(job, job.denoiser, lambda: _denoiser(job), STATE)
+    network = begin(job, job.denoiser, lambda: _denoiser(job), STATE)
     few = min(INVERSE_UPDATES, job.denoiser.steps or INVERSE_UPDATES)
     short = replace(job.denoiser, steps=few, minutes=None, batch_size=INVERSE_BATCH)
-    follows = _begin(job, short, lambda: _inverse(job), INVERSE_STATE) if alone or task.follow_states else None
+    follows = begin(job, short, lambda: _inverse(job), INVERSE_STATE) if alone or task.follow_states else None
     planner = TrajectoryPlanner(
         cast(TemporalUNet, network.ema),
         normalizer,
         scheduler,
-        plant=None if fixed else Plant.of(job.episodes, task.spec),
+        plant=None if windows.fixed else Plant.of(job.episodes, task.spec),
         spec=task.spec.to_config(),
         horizon=task.horizon,
         task=task.name,
@@ -215,27 +242,27 @@ def _run(job: Job, *, only: Only | None = None) -> Iterator[Progress]:
         state_only=alone,
     )
     if job.returns is not None and (job.output / RETURNS_STATE).exists():  # keep it while the denoiser goes on
-        planner.register_modules(returns=_begin(job, job.returns, lambda: _return_model(job), RETURNS_STATE).ema)
+        planner.register_modules(returns=begin(job, job.returns, lambda: _return_model(job), RETURNS_STATE).ema)
     job.accelerator.init_trackers("logs")
     ahead = 1.0 if job.returns is None else 1 - RETURNS_SHARE
     ahead = 0.0 if only == "returns" else ahead  # of the whole, which is the denoiser's
     if follows is not None:  # a small part, trained before the others
         objective = predicting_actions(job.episodes, short, device)
-        yield from _fit(job, planner, follows, objective, short, INVERSE_STATE, "inverse", (0.0, 0.0))
+        yield from fit(job, planner, follows, objective, short, INVERSE_STATE, "inverse", (0.0, 0.0))
     if only != "returns":
         objective = denoising(windows, normalizer, levels, job.denoiser)
-        yield from _fit(job, planner, network, objective, job.denoiser, STATE, "denoiser", (0.0, ahead))
+        yield from fit(job, planner, network, objective, job.denoiser, STATE, "denoiser", (0.0, ahead))
     words = f"{network.step:,} updates in {network.seconds / 60:.1f} minutes of training"
     if job.returns is not None:
         seen, held = (
             Windows(part, task.spec, horizon=task.horizon, device=device, discount=task.discount, state_only=alone)
             for part in job.episodes.split(HELD_OUT)
         )
-        judge = _begin(job, job.returns, lambda: _return_model(job, seen), RETURNS_STATE)
+        judge = begin(job, job.returns, lambda: _return_model(job, seen), RETURNS_STATE)
         model = cast(ReturnModel, judge.ema)
         planner.register_modules(returns=model)
         objective = predicting_returns(seen, normalizer, levels, job.returns, standardize=model.standardize)
-        yield from _fit(job, planner, judge, objective, job.returns, RETURNS_STATE, "returns", (ahead, 1.0))
+        yield from fit(job, planner, judge, objective, job.returns, RETURNS_STATE, "returns", (ahead, 1.0))
         if job.accelerator.is_main_process:
             r2 = report_calibration(job.output, model, held, normalizer.to(device), levels.to(device))
             words += f"; return model: {judge.step:,} updates, R2 {r2:.2f} on held-out windows"
@@ -243,7 +270,7 @@ def _run(job: Job, *, only: Only | None = None) -> Iterator[Progress]:
     yield Progress("done", 1.0, f"{words}; run folder {job.output}")
 
 
-def _fit(
+def fit(
     job: Job,
     planner: TrajectoryPlanner,
     state: TrainState,
@@ -263,15 +290,12 @@ def _fit(
             save.when_due()
             if stop.asked:
                 save.now()
-                raise Interrupted(
-                    f"stopped at update {update.step} of the {part}; continue with: diffplan train {job.task.name} "
-                    f"--resume --output {job.output}"
-                )
+                raise Interrupted(f"stopped at update {update.step} of the {part}; continue with: {job.again}")
             yield Progress("train", share[0] + (share[1] - share[0]) * update.fraction, update=update)
     save.now()
 
 
-def _begin(job: Job, config: TrainConfig, make: Any, file: str) -> TrainState:
+def begin(job: Job, config: TrainConfig, make: Any, file: str) -> TrainState:
     """A part's state: as its last checkpoint left it, or new."""
     with torch.random.fork_rng():  # diffusers' blocks initialise from the global generator
         torch.manual_seed(config.seed)
