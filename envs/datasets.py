@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import itertools
 import json
 import os
@@ -17,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diffplan.planner.episodes import Episodes, concatenate
 from diffplan.planner.windows import check_widths
 
+from .arrays import Recorded, Row, recorded
 from .quiet import quiet_imports
 from .tasks import Task
 from .tasks.task import Collecting
@@ -114,23 +115,19 @@ def load_episodes(dataset_id: str, task: Task) -> Episodes:
     if "+" in dataset_id:
         return concatenate(load_episodes(part, task) for part in dataset_id.split("+"))
     describe(dataset_id)
-    files = sorted((datasets_folder() / dataset_id / "data").iterdir())
+    plain = type(task).observed is Task.observed
     try:
-        recorded, rows = _read(dataset_id, tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in files))
+        found = recorded(datasets_folder() / dataset_id, dataset_id, _read, dtype="float32" if plain else None)
     except Exception as error:
         raise ValueError(
             f"dataset {dataset_id!r} in {datasets_folder()} cannot be read ({error}); delete its folder and "
             "collect or download it again"
         ) from error
     try:
-        _check_environment(recorded, task)
-        observations, actions, rewards, terminated = zip(*rows, strict=True) if rows else ((), (), (), ())
-        episodes = Episodes.from_arrays(
-            [task.observed(raw) for raw in observations],
-            actions,
-            rewards,
-            task.failures(np.array(terminated)),
-        )
+        _check_environment(found.environment, task)
+        states = found.observations if plain else _observed(found, task)
+        failed = task.failures(found.terminated)
+        episodes = Episodes(states, found.actions, found.offsets, found.rewards, failed)
         check_widths(episodes, task.spec)
         if task.cut_at_rests is not None:
             within, steps = task.cut_at_rests
@@ -140,22 +137,24 @@ def load_episodes(dataset_id: str, task: Task) -> Episodes:
     return dataclasses.replace(episodes, rewards=task.rewards(episodes))
 
 
-@functools.lru_cache(maxsize=1)
-def _read(dataset_id: str, stamp: tuple[tuple[str, int, int], ...]) -> tuple[str, list[tuple[Any, ...]]]:
-    """Environment id and, per episode, observations, actions, rewards and whether it failed; kept until files change.
+def _observed(found: Recorded, task: Task) -> NDArray[np.float32]:
+    """What a task makes of the recorded observations (S, O), in memory."""
+    parts = [task.observed(found.observations[a:b]) for a, b in itertools.pairwise(found.offsets)]
+    return np.concatenate([np.asarray(part, dtype=np.float32) for part in parts])
 
-    Minari opens every episode by itself: a million steps take ten seconds, and a benchmark asks for them often.
-    """
+
+def _read(dataset_id: str) -> tuple[str, Iterator[Row]]:
+    """Environment id, and the episodes, one after another."""
     with quiet_imports():
         import minari
     with quiet_imports(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset = minari.load_dataset(dataset_id)
-        rows = [row for e in dataset.iterate_episodes() for row in _by_goal(e)]
-        return getattr(dataset.spec.env_spec, "id", ""), rows
+    rows = (row for episode in dataset.iterate_episodes() for row in _by_goal(episode))
+    return getattr(dataset.spec.env_spec, "id", ""), rows
 
 
-def _by_goal(episode: Any) -> Iterator[tuple[Any, ...]]:
+def _by_goal(episode: Any) -> Iterator[Row]:
     """Rows of an episode, cut where it goes on to another goal, as mazes are recorded.
 
     What idles at a goal before there is another would be a way to that one, which plans would imitate.
@@ -169,7 +168,7 @@ def _by_goal(episode: Any) -> Iterator[tuple[Any, ...]]:
     cuts = [0, *changes[changes < len(actions)].tolist(), len(actions)]
     for begin, end in itertools.pairwise(cuts):
         failed = bool(episode.terminations[-1]) and end == len(actions)
-        yield states[begin : end + 1], actions[begin:end], rewards[begin:end], failed
+        yield Row(states[begin : end + 1], actions[begin:end], rewards[begin:end], failed)
 
 
 def _check_environment(recorded: str, task: Task) -> None:

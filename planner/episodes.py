@@ -57,18 +57,9 @@ class Episodes:
         """
         if not len(observations) or len(observations) != len(actions):
             raise ValueError(f"need as many observation as action arrays, got {len(observations)} and {len(actions)}")
-        states = [_matrix(o, "observations", i) for i, o in enumerate(observations)]
-        taken = [_matrix(a, "actions", i) for i, a in enumerate(actions)]
+        states, taken = ([np.asarray(part, dtype=np.float32) for part in parts] for parts in (observations, actions))
         for i, (o, a) in enumerate(zip(states, taken, strict=True)):
-            if len(o) != len(a) + 1 or len(a) == 0:
-                raise ValueError(
-                    f"episode {i} has {len(o)} observations and {len(a)} actions; expected T + 1 and T > 0"
-                )
-            if o.shape[1] != states[0].shape[1] or a.shape[1] != taken[0].shape[1]:
-                raise ValueError(
-                    f"episode {i} has widths {o.shape[1]} and {a.shape[1]}, the first has "
-                    f"{states[0].shape[1]} and {taken[0].shape[1]}"
-                )
+            check_episode(i, o, a, like=(states[0], taken[0]))
         padded = [np.concatenate([a, np.zeros_like(a[:1])]) for a in taken]
         offsets = np.concatenate([[0], np.cumsum([len(o) for o in states])])
         gains = None if rewards is None else _rewards(rewards, taken)
@@ -221,6 +212,25 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array)
 
 
+def check_episode(
+    number: int, observations: NDArray[Any], actions: NDArray[Any], *, like: tuple[NDArray[Any], NDArray[Any]]
+) -> None:
+    """Refuse an episode that is not (T + 1, O) and (T, A), as wide as the first one's observations and actions are."""
+    for name, array in (("observations", observations), ("actions", actions)):
+        if array.ndim != 2:
+            raise ValueError(f"{name} of episode {number} must be a matrix, got shape {array.shape}")
+    if len(observations) != len(actions) + 1 or len(actions) == 0:
+        raise ValueError(
+            f"episode {number} has {len(observations)} observations and {len(actions)} actions; "
+            "expected T + 1 and T > 0"
+        )
+    widths, first = (observations.shape[1], actions.shape[1]), (like[0].shape[1], like[1].shape[1])
+    if widths != first:
+        raise ValueError(
+            f"episode {number} has widths {widths[0]} and {widths[1]}, the first has {first[0]} and {first[1]}"
+        )
+
+
 def _not_finite(values: NDArray[Any]) -> NDArray[np.int64]:
     """Rows with a value that is no number."""
     return np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
@@ -249,10 +259,3 @@ def _rewards(rewards: Sequence[ArrayLike], taken: Sequence[NDArray[np.float32]])
     if [len(g) for g in gains] != [len(a) for a in taken]:
         raise ValueError("rewards need one number for each action of each episode")
     return np.concatenate([np.append(g, np.float32(0)) for g in gains])
-
-
-def _matrix(values: ArrayLike, name: str, episode: int) -> NDArray[np.float32]:
-    array = np.asarray(values, dtype=np.float32)
-    if array.ndim != 2:
-        raise ValueError(f"{name} of episode {episode} must be a matrix, got shape {array.shape}")
-    return array
