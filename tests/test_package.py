@@ -35,7 +35,7 @@ def test_help_and_import_leave_torch_alone():
         "import sys, diffplan\n"
         "from typer.testing import CliRunner\n"
         "from diffplan.cli.main import app\n"
-        "for words in ([], ['train'], ['plan'], ['rollout'], ['evaluate'], ['data', 'collect']):\n"
+        "for words in ([], ['train'], ['distill'], ['plan'], ['rollout'], ['evaluate'], ['data', 'collect']):\n"
         "    result = CliRunner().invoke(app, [*words, '--help'])\n"
         "    assert result.exit_code == 0, result.output\n"
         "heavy = {'torch', 'diffusers', 'mujoco', 'gymnasium', 'minari', 'matplotlib'} & set(sys.modules)\n"

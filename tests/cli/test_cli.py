@@ -69,6 +69,20 @@ class TestWhatWorks:
             assert part in result.output
         assert json.loads((tmp_path / "e.json").read_text())["task"] == "multi2d-umaze"
 
+    def test_distill_makes_a_run_that_the_same_commands_use(self, cli, run_folder, tmp_path):
+        few = ["--steps", 2, "--batch-size", 4]
+        result = cli("distill", run_folder, *few, "--teacher-steps", 2, "--output", "runs/one")
+        assert result.exit_code == 0 and "2 updates" in result.output, result.output
+        record = json.loads((tmp_path / "runs" / "one" / "run.json").read_text())
+        assert record["distilled_from"] == {"run": str(run_folder), "task": "maze2d-umaze", "steps": 2}
+        assert cli("distill", "--resume", "--output", "runs/one", "--steps", 3).exit_code == 0
+        result = cli("plan", "--goal", "1,1", "--start", "-1,1", "--output", "p.json")  # of the newest run
+        assert result.exit_code == 0, result.output
+        assert len(json.loads((tmp_path / "p.json").read_text())["candidates"]) == 1
+        check_refused(cli("distill", "runs/one"), "is distilled already", str(run_folder))
+        check_refused(cli("distill", run_folder, "--output", "runs/one"), "holds a run already", "--resume")
+        check_refused(cli("train", "maze2d", "--resume"), "is distilled, not trained", "diffplan distill --resume")
+
     def test_guide_and_task_lists(self, cli):
         assert "avoid:x=1,y=0,radius=0.3,margin=0.15@100" in cli("guides").output
         assert "maze2d-large" in cli("tasks").output
@@ -108,6 +122,10 @@ class TestBadInput:
             (["data", "collect", "nothing"], ["unknown task 'nothing'"]),
             (["data", "collect", "maze2d"], ["is there already"]),
             (["data", "info", "me/none-v0"], ["no local dataset 'me/none-v0'", "diffplan/maze2d/umaze-v0"]),
+            (["distill", "nowhere"], ["'nowhere' does not exist"]),
+            (["distill", "--teacher-steps", "5"], ["steps=5 does not divide", "ddim takes"]),
+            (["distill", "--device", "tpu"], ["unknown device 'tpu'", "cpu"]),
+            (["distill", "--resume", "--output", "nowhere"], ["no run.json"]),
             (["plan", "nowhere", "--goal", "1,1"], ["'nowhere' does not exist"]),
             (["evaluate", "nowhere"], ["'nowhere' does not exist"]),
             (["rollout", "nowhere"], ["'nowhere' does not exist"]),
