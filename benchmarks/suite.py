@@ -22,6 +22,7 @@ from .arm_wishes import measure, wishes_rows
 from .arms import INVERSE, JOINT, arm_rows, compare_arms
 from .control import control_frequency, first_steps
 from .dials import cost_of_guidance, monotone, samplers, ways
+from .distilled import compare_distilled, distilled_rows
 from .guiding import composition
 from .learned import returns_alone, roundabout, stitching
 from .locomotion import compare
@@ -45,6 +46,7 @@ SUITE = {
     "roundabout": "steps to the goal after training on data half of whose routes are detours (maze2d-umaze-roundabout)",
     "stitching": "goals farther than any episode of the data goes (multi2d-umaze-stitch)",
     "arms": "wishes that the arm was never trained for: obstacles, an order, a choice, a region; and a lost block",
+    "distill": "planners of one step beside the ones they were distilled from; RUN-distilled, or distilled now",
     "control": "control frequency of a robot's planner beside Diffuser's own recipe, which is trained into RUN-paper",
 }
 
@@ -112,6 +114,9 @@ def run_benchmark(
     elif name == "arms":
         report = yield from measure(run or WISHING, episodes, seed=SEED)
         header, *rows = wishes_rows(report)
+    elif name == "distill":
+        report = yield from compare_distilled(run, episodes, SEED)
+        header, *rows = distilled_rows(report)
     elif name == "control":
         report = yield from _control(run)
         header, *rows = control_rows(report)

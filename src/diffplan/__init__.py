@@ -32,10 +32,12 @@ _HOMES = {
     "TrajectorySpec": "planner.spec",
     "Windows": "planner.windows",
     "controller_for": "envs.control",
+    "distill_run": "envs.distilling",
     "evaluate": "benchmarks.evaluate",
     "executor_for": "envs.control",
     "find_run": "envs.runs",
     "find_task": "envs.tasks",
+    "find_teacher": "envs.distilling",
     "load_planner": "envs.runs",
     "own_task": "envs.tasks",
     "parse_guide": "planner.guides",
@@ -61,6 +63,8 @@ if TYPE_CHECKING:
     from .benchmarks.evaluate import evaluate as evaluate
     from .envs.control import controller_for as controller_for
     from .envs.control import executor_for as executor_for
+    from .envs.distilling import distill_run as distill_run
+    from .envs.distilling import find_teacher as find_teacher
     from .envs.maze import MazeMap as MazeMap
     from .envs.presets import Preset as Preset
     from .envs.runs import find_run as find_run
