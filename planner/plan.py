@@ -139,6 +139,17 @@ class Plan:
             velocity[np.asarray(steps) * pace > len(path) - 1] = 0.0  # past the end: stay
         return Reference(row[:, spec.observations], position, velocity, row[:, spec.actions])
 
+    def way(self, steps: Array) -> Array:
+        """Positions (n, P) of the best candidate at environment steps (n,), as `reference` has them."""
+        if not self.spec.velocity:
+            return self.reference(steps).position
+        from .kernels import spline
+
+        path, spec = self.trajectories[0].astype(float), self.spec
+        places, rates = path[:, spec.position_columns], path[:, spec.velocity_columns]
+        pace = self.tempo / spec.stride
+        return spline(places, rates, int(self.arrivals[0]), pace, spec.token_seconds, steps)
+
     def path(self, candidate: int = 0, *, every: int = 1, body: int = 0) -> Array:
         """Positions (n, P) of a candidate at every so many environment steps until it arrives.
 

@@ -36,9 +36,9 @@ def bent_in_numpy(plant, first, ends, moving, ahead, weight, rounds, margin):
     for _ in range(rounds):
         wanted = inside - debt
         wanted[:, [0, -1]] = ends
-        points = free @ wanted
+        points = free.T @ wanted
         wanted[:, 1] += pull * ahead
-        points[moving] = held @ wanted[moving]
+        points[moving] = held.T @ wanted[moving]
         reached = points + debt
         depth, deeper = plant.depth(reached)
         steep = np.maximum(np.linalg.norm(deeper, axis=-1, keepdims=True), 0.2)
