@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .conditions import Conditions, stack
 from .guides import Guide
+from .guides.marks import Region
 from .normalizer import Normalizer
 from .options import Sampling
 from .plan import Plan
@@ -47,23 +48,25 @@ class Batch:
             )
         count, arrived = self.sampling.candidates, spec.arrived
         mask, values = (t.unsqueeze(1).repeat(1, count, 1, 1) for t in (mask, values))  # (P, K, H, D)
-        asked, ends = self._ends(spec, mask, values)
-        mask, values = mask | asked, torch.where(asked, ends, values)
-        free = ~mask[..., arrived].any(-1)
-        if self.sampling.spread and spec.position and free.any():
+        if self._regions:
+            asked, ends = self._ends(spec, mask, values)
+            mask, values = mask | asked, torch.where(asked, ends, values)
+        if self.sampling.spread and spec.position and (free := ~mask[..., arrived].any(-1)).any():
             ends = torch.linspace(1, horizon - 1, count).round() if count > 1 else torch.tensor([horizon - 1])
             reached = torch.where(torch.arange(horizon) >= ends[:, None], 1.0, -1.0)  # (K, H)
             mask[..., arrived] |= free[..., None]
             values[..., arrived] = torch.where(free[..., None], reached, values[..., arrived])
         return mask.flatten(0, 1).to(device), values.flatten(0, 1).to(device)
 
-    def _ends(self, spec: TrajectorySpec, mask: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Mask and values (P, K, H, D) of ends in the regions wished for, which candidates of free ends share.
+    @property
+    def _regions(self) -> tuple[Region, ...]:
+        """Where free ends may be; legs of a plan of several have none: they lead there together."""
+        return () if self.wish is None or self.sampling.legs > 1 else self.wish.guide.regions
 
-        Legs of a plan of several have none: they lead there together.
-        """
-        regions = () if self.wish is None or self.sampling.legs > 1 else self.wish.guide.regions
-        asked, ends, count = torch.zeros_like(mask), torch.zeros_like(values), mask.shape[1]
+    def _ends(self, spec: TrajectorySpec, mask: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask and values (P, K, H, D) of ends in the regions wished for, which candidates of free ends share."""
+        regions, count = self._regions, mask.shape[1]
+        asked, ends = torch.zeros_like(mask), torch.zeros_like(values)
         start = values[:, 0, 0, spec.position_columns]
         for number, region in enumerate(regions):
             own = slice(number, count, len(regions))

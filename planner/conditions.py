@@ -12,6 +12,7 @@ to find the actions between them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ import torch
 from torch import Tensor
 
 from .spec import TrajectorySpec
+
+NOT_FINITE = "a pinned value is not finite (NaN or infinite); give numbers"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +43,14 @@ class Conditions:
                 f"{tuple(self.mask.shape)} and {tuple(self.values.shape)}"
             )
         if not torch.isfinite(self.values[self.mask]).all():
-            raise ValueError("a pinned value is not finite (NaN or infinite); give numbers")
+            raise ValueError(NOT_FINITE)
         object.__setattr__(self, "values", torch.where(self.mask, self.values, 0.0).to(torch.float32))
 
     @classmethod
     def free(cls, spec: TrajectorySpec, horizon: int) -> Conditions:
         """Nothing pinned."""
         shape = (horizon, spec.width)
-        return cls(torch.zeros(shape, dtype=torch.bool), torch.zeros(shape))
+        return cls._checked(torch.zeros(shape, dtype=torch.bool), torch.zeros(shape))
 
     def pin(self, token: int, columns: Sequence[int], values: Sequence[float] | Tensor) -> Conditions:
         """These columns of one token, beside what is pinned already.
@@ -62,10 +65,23 @@ class Conditions:
             raise ValueError(f"token {token} lies outside the horizon of {len(self.mask)} tokens")
         if len(set(columns)) != len(columns) or not all(0 <= c < self.mask.shape[1] for c in columns):
             raise ValueError(f"columns {list(columns)} must differ and lie below {self.mask.shape[1]}")
-        mask, held = torch.zeros_like(self.mask), torch.zeros_like(self.values)
-        mask[token, list(columns)] = True
-        held[token, list(columns)] = given
-        return self | Conditions(mask, held)
+        mask, held = self.mask.clone(), self.values.clone()
+        row, known, numbers = token % len(mask), mask[token].tolist(), given.tolist()
+        for column, number in zip(columns, numbers, strict=True):
+            if not math.isfinite(number):
+                raise ValueError(NOT_FINITE)
+            if known[column] and held[row, column] != number:
+                raise ValueError(_both(row, column, held[row, column], number))
+            mask[row, column], held[row, column] = True, number
+        return Conditions._checked(mask, held)
+
+    @classmethod
+    def _checked(cls, mask: Tensor, values: Tensor) -> Conditions:
+        """Made of parts that are known to be in order: checking whole tensors takes longer than filling them."""
+        made = object.__new__(cls)
+        object.__setattr__(made, "mask", mask)
+        object.__setattr__(made, "values", values)
+        return made
 
     def __or__(self, other: Conditions) -> Conditions:
         if self.mask.shape != other.mask.shape:
@@ -73,11 +89,12 @@ class Conditions:
         clash = self.mask & other.mask & (self.values != other.values)
         if clash.any():
             token, column = (int(i) for i in clash.nonzero()[0])
-            raise ValueError(
-                f"token {token}, column {column} is pinned to both {self.values[token, column]:g} "
-                f"and {other.values[token, column]:g}"
-            )
-        return Conditions(self.mask | other.mask, torch.where(self.mask, self.values, other.values))
+            raise ValueError(_both(token, column, self.values[token, column], other.values[token, column]))
+        return Conditions._checked(self.mask | other.mask, torch.where(self.mask, self.values, other.values))
+
+
+def _both(token: int, column: int, one: float | Tensor, other: float | Tensor) -> str:
+    return f"token {token}, column {column} is pinned to both {float(one):g} and {float(other):g}"
 
 
 def start_at(spec: TrajectorySpec, horizon: int, observation: Sequence[float] | Tensor) -> Conditions:
@@ -97,7 +114,20 @@ def arrive_at(
     """
     columns = spec.columns(*position) if isinstance(position, Mapping) else spec.position_columns
     values = list(position.values()) if isinstance(position, Mapping) else position
-    return Conditions.free(spec, horizon).pin(-1, columns, values).pin(-1, [spec.arrived], [1.0])
+    return _arriving(Conditions.free(spec, horizon), spec, columns, values)
+
+
+def from_to(
+    spec: TrajectorySpec, horizon: int, observation: Sequence[float] | Tensor, position: Sequence[float] | Tensor
+) -> Conditions:
+    """The usual problem, `start_at` | `arrive_at`, in one go."""
+    return _arriving(start_at(spec, horizon, observation), spec, spec.position_columns, position)
+
+
+def _arriving(
+    known: Conditions, spec: TrajectorySpec, columns: Sequence[int], values: Sequence[float] | Tensor
+) -> Conditions:
+    return known.pin(-1, columns, values).pin(-1, [spec.arrived], [1.0])
 
 
 def pass_through(spec: TrajectorySpec, horizon: int, token: int, position: Sequence[float] | Tensor) -> Conditions:

@@ -9,6 +9,7 @@ Shape letters: P problems, K candidates, B batch, H horizon (tokens), D columns 
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
@@ -67,7 +68,11 @@ class Frozen:
 
 def quickened(network: nn.Module, precision: Precision, compiled: bool) -> Denoiser:
     """A network for one way of planning: its own copy in another precision, compiled, or on a CPU frozen."""
-    own = network if precision == "float32" else copy.deepcopy(network).to(torch.bfloat16)
+    own = network
+    if precision == "bfloat16":
+        own = copy.deepcopy(network)
+        for tensor in itertools.chain(own.parameters(), own.buffers()):
+            tensor.data = tensor.data.bfloat16()
     if compiled:
         made: Denoiser = torch.compile(own, dynamic=False)
         return made

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .batch import Batch, Question, Shape, shape_of
-from .conditions import Conditions, apply_actions, arrive_at, start_at
+from .conditions import Conditions, apply_actions, from_to, start_at
 from .course import as_plan
 from .diffusion import Prediction, check_prediction
 from .engine import Graph, Precision, Ready, Tensors, quickened
@@ -153,10 +153,11 @@ class TrajectoryPlanner(DiffusionPipeline):
 
     def problem(self, start: Sequence[float] | Tensor, goal: Sequence[float] | Tensor | None = None) -> Conditions:
         """Conditions of the usual problem: a whole start observation (O,) and, if given, a goal position (P,)."""
-        known = start_at(self.spec, self.horizon, start)
+        spec, horizon = self.spec, self.horizon
+        known = start_at(spec, horizon, start) if goal is None else from_to(spec, horizon, start, goal)
         if self.config.state_only:  # it was trained on states alone, with actions left out
-            known |= apply_actions(self.spec, self.horizon, torch.zeros(self.horizon, len(self.spec.action_names)))
-        return known if goal is None else known | arrive_at(self.spec, self.horizon, goal)
+            known |= apply_actions(spec, horizon, torch.zeros(horizon, len(spec.action_names)))
+        return known
 
     def plan(
         self,
@@ -425,11 +426,11 @@ class TrajectoryPlanner(DiffusionPipeline):
         generator = generator or torch.Generator(device).manual_seed(0)
         predict = replace(self.predict, denoiser=quickened(self.denoiser, precision, compiled))
         batch = Batch([nowhere], [generator], sampling)
-        mask, count = nowhere.mask.to(device), problems * sampling.candidates
-        pinned, shape = mask.expand(count, -1, -1), (self.horizon, self.spec.width)
+        mask, known = nowhere.mask.to(device), nowhere.values.to(device)
+        pinned, shape = mask.expand(problems * sampling.candidates, -1, -1), (self.horizon, self.spec.width)
 
         def work(tensors: Tensors, draw: Draw) -> tuple[Tensor]:
-            asked = nowhere.values.to(device).expand(problems, -1, -1).clone()
+            asked = known.expand(problems, -1, -1).clone()
             asked[:, 0, self.spec.observations] = tensors["starts"]
             for i, column in enumerate(self.spec.position_columns):
                 asked[:, -1, column] = tensors["goals"][:, i]

@@ -162,7 +162,10 @@ def denoise(
                 kept, credited = _resample(now, credited, generators, surely=surely)
                 clean, noisy, pinned, values = clean[kept], noisy[kept], pinned[kept], values[kept]
                 credited = credited if alike is None else alike(clean, noisy, t)
-        noisy = _advance(scheduler, clean, timestep, noisy, generators, temperature, eta, draw)
+        if index == total - 1:  # no scheduler leaves any noise here
+            noisy = clean
+        else:
+            noisy = _advance(scheduler, clean, timestep, noisy, generators, temperature, eta, draw)
         noisy = torch.where(pinned, values, noisy)
         yield Step(index, total, timestep, clean, noisy, pinned, values)
 

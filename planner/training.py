@@ -12,6 +12,7 @@ import copy
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from .diffusion import Prediction, check_prediction
 from .files import whole_file
 
 WARM_UPS = 3  # updates before one is recorded as a CUDA graph: libraries choose their kernels
+AHEAD = 2  # updates that wait for a GPU: enough to keep it busy, and few, so that the clock of `minutes` is true
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,7 @@ class _Updates:
         recorded = accelerator.device.type == "cuda" and accelerator.num_processes == 1
         self.side = torch.cuda.Stream() if recorded else None
         self.warm, self.graph = 0, None if not recorded else torch.cuda.CUDAGraph()
+        self.flying: deque[torch.cuda.Event] = deque()  # updates that the GPU was given and may not have done
 
     def __call__(self, rate: float, decay: float) -> dict[str, Tensor]:
         for group in self.state.optimizer.param_groups:
@@ -260,7 +263,11 @@ class _Updates:
             self.graph.register_generator_state(self.generator)
             with torch.cuda.graph(self.graph):
                 self.info = self._once(self.share)
+        if len(self.flying) > AHEAD:
+            self.flying.popleft().synchronize()
         self.graph.replay()
+        self.flying.append(torch.cuda.Event())
+        self.flying[-1].record()
         return {name: value.clone() for name, value in self.info.items()}
 
     def _once(self, share: Tensor | float) -> dict[str, Tensor]:

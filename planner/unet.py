@@ -6,8 +6,8 @@ Shape letters: B batch, H horizon (tokens), D columns of a token, C channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import cast
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -115,18 +115,17 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         padding = math.ceil(horizon / self.factor) * self.factor - horizon
         x = F.pad(x, (0, padding), mode="replicate") if padding else x
         t = self.time_embedding(self.time_proj(timestep.expand(len(sample))).to(x.dtype))
-        known = fourier_features(sample * given, given, self.octaves)
-        known = torch.cat([known[:, 0], known[:, -1]], dim=1)  # what is given of the first and the last token
-        t = t + self.ends(known.to(dtype))
-        skips = []
+        first, last = (fourier_features(sample[:, i] * given[:, i], given[:, i], self.octaves) for i in (0, -1))
+        t = t + self.ends(torch.cat([first, last], dim=1).to(dtype))  # what is given of the first and the last token
+        skips, shifts = [], iter(self._shifts(t))
         for index, blocks in enumerate(self.down):
-            x = _through(cast(nn.ModuleList, blocks), x, t)
+            x = _through(blocks, x, shifts)
             if index < len(self.shrink):
                 skips.append(x)
                 x = self.shrink[index](x)
-        x = _through(self.middle, x, t)
+        x = _through(self.middle, x, shifts)
         for grow, blocks in zip(self.grow, self.up, strict=True):
-            x = _through(cast(nn.ModuleList, blocks), torch.cat([grow(x), skips.pop()], dim=1), t)
+            x = _through(blocks, torch.cat([grow(x), skips.pop()], dim=1), shifts)
         made: Tensor = self.head(x)[:, :, :horizon].transpose(1, 2).to(sample.dtype)
         if self.anchors:
             anchored = constant([float(c in self.anchors) for c in range(made.shape[-1])], made)
@@ -134,13 +133,34 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         return made
 
 
+    def _shifts(self, t: Tensor) -> Sequence[Tensor]:
+        """What each block adds for a time embedding (B, E), each (B, C, 1), in the order in which they are met.
+
+        In one product: as many small ones as there are blocks take longer than the blocks' convolutions.
+        """
+        levels = [*self.down, self.middle, *self.up]
+        maps = [cast(nn.Linear, block.time_emb) for blocks in levels for block in cast(nn.ModuleList, blocks)]
+        weight, bias = torch.cat([m.weight for m in maps]), torch.cat([m.bias for m in maps])
+        return F.linear(F.mish(t), weight, bias).unsqueeze(-1).split([m.out_features for m in maps], dim=1)
+
+
 def fourier_features(values: Tensor, given: Tensor, octaves: int) -> Tensor:
     """Values (..., D) beside their mask and sin and cos of pi 2^k values, (..., 2D + 2D octaves)."""
-    waves = [f(math.pi * 2**k * values) for k in range(octaves) for f in (torch.sin, torch.cos)]
-    return torch.cat([values, given, *waves], dim=-1)
+    if octaves == 0:
+        return torch.cat([values, given], dim=-1)
+    turns = constant([math.pi * 2**k for k in range(octaves)], values)
+    angles = values.unsqueeze(-2) * turns[:, None]  # (..., octaves, D)
+    waves = torch.stack([angles.sin(), angles.cos()], dim=-2)  # of each octave the sines, then the cosines
+    return torch.cat([values, given, waves.flatten(-3)], dim=-1)
 
 
-def _through(blocks: Iterable[nn.Module], x: Tensor, t: Tensor) -> Tensor:
+def _through(blocks: Any, x: Tensor, shifts: Iterator[Tensor]) -> Tensor:
+    """Residual blocks, as their own `forward` has them but for the shifts, which are made for all blocks at once."""
     for block in blocks:
-        x = block(x, t)
+        inner = _convolved(block.conv_in, x) + next(shifts)
+        x = _convolved(block.conv_out, inner) + block.residual_conv(x)
     return x
+
+
+def _convolved(block: Any, x: Tensor) -> Tensor:
+    return F.mish(block.group_norm(block.conv1d(x)))

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from diffplan.planner.unet import TemporalUNet
+from diffplan.planner.unet import TemporalUNet, _through, fourier_features
 
 COLUMNS = 5
 
@@ -113,3 +115,20 @@ def test_config_makes_the_same_architecture(network):
 def test_refusals(wrong):
     with pytest.raises(ValueError):
         TemporalUNet(**({"columns": COLUMNS, "width": 8} | wrong))
+
+
+def test_blocks_do_what_their_own_forward_does(network, generator):
+    """Their shifts are made all at once; what comes out is the blocks' own answer."""
+    x, t = torch.randn(2, 64, 8, generator=generator), torch.randn(2, 4 * network.config.width, generator=generator)
+    levels = [*network.down, network.middle, *network.up]
+    shifts = iter(network._shifts(t))
+    for block in (block for blocks in levels for block in blocks):
+        into = x[:, : block.conv_in.conv1d.in_channels].repeat(1, 8, 1)[:, : block.conv_in.conv1d.in_channels]
+        torch.testing.assert_close(_through([block], into, shifts), block(into, t))
+
+
+@pytest.mark.parametrize("octaves", [0, 1, 4])
+def test_features_are_waves_of_each_octave(octaves, generator):
+    values, given = torch.randn(3, 5, 2, generator=generator), torch.ones(3, 5, 2)
+    waves = [f(math.pi * 2**k * values) for k in range(octaves) for f in (torch.sin, torch.cos)]
+    torch.testing.assert_close(fourier_features(values, given, octaves), torch.cat([values, given, *waves], dim=-1))
