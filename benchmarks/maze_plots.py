@@ -37,11 +37,11 @@ def save_plots(report: Row, folder: Path) -> list[Path]:
     for name, make in made.items():
         if (figure := make(report)) is not None:
             paths.append(folder / f"{name}.png")
-            _save(figure, paths[-1])
+            save_picture(figure, paths[-1])
     return paths
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_picture(figure: Figure, path: Path) -> None:
     """As a PNG of 256 colours: a third of the bytes, and no difference to see."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")

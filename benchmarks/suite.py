@@ -23,6 +23,8 @@ from .arms import INVERSE, JOINT, arm_rows, compare_arms
 from .control import control_frequency, first_steps
 from .dials import cost_of_guidance, monotone, samplers, ways
 from .distilled import compare_distilled, distilled_rows
+from .growth import growth
+from .growth_report import growth_rows, save_growth
 from .guiding import composition
 from .learned import returns_alone, roundabout, stitching
 from .locomotion import compare
@@ -48,6 +50,7 @@ SUITE = {
     "arms": "wishes that the arm was never trained for: obstacles, an order, a choice, a region; and a lost block",
     "distill": "planners of one step beside the ones they were distilled from; RUN-distilled, or distilled now",
     "control": "control frequency of a robot's planner beside Diffuser's own recipe, which is trained into RUN-paper",
+    "growth": "how cost grows with the horizon, candidates, environments and data; slopes, memory and a picture",
 }
 
 SUITE |= {
@@ -117,6 +120,10 @@ def run_benchmark(
     elif name == "distill":
         report = yield from compare_distilled(run, episodes, SEED)
         header, *rows = distilled_rows(report)
+    elif name == "growth":
+        report = yield from growth()
+        header, *rows = growth_rows(report)
+        yield f"drawn in {save_growth(report, output)}"
     elif name == "control":
         report = yield from _control(run)
         header, *rows = control_rows(report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import threading
@@ -34,10 +35,25 @@ def on_all_cores(work: Callable[[Job], Result], jobs: Sequence[Job], *, most: in
     if count <= 1:
         yield from map(work, jobs)
         return
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, mp_context=spawn, initializer=_leave_with_parent)
-    try:
+    with _processes(count) as pool:
         yield from pool.map(work, jobs)
+
+
+def alone(work: Callable[[Job], Result], job: Job) -> Result:
+    """Result of `work` in a fresh process of its own, for what depends on all that was done in a process before.
+
+    Args and errors as for `on_all_cores`.
+    """
+    with _processes(1) as pool:
+        return pool.submit(work, job).result()
+
+
+@contextlib.contextmanager
+def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, mp_context=spawn, initializer=leave_with_parent)
+    try:
+        yield pool
     except BrokenProcessPool as error:
         raise RuntimeError(
             f"one of {count} worker processes died, as happens where memory runs out; "
@@ -47,7 +63,7 @@ def on_all_cores(work: Callable[[Job], Result], jobs: Sequence[Job], *, most: in
         pool.shutdown(cancel_futures=True)
 
 
-def _leave_with_parent() -> None:
+def leave_with_parent() -> None:
     """End this process when the one that started it is gone: killed, it cannot tell its workers."""
     parent = multiprocessing.parent_process()
 

@@ -114,7 +114,7 @@ class ReturnModel(ModelMixin, ConfigMixin):
 
     def fit_scale(self, windows: Windows, *, samples: int = 8192) -> None:
         """Take mean and deviation of the returns from data."""
-        generator = torch.Generator(windows.starts.device).manual_seed(0)
+        generator = torch.Generator(windows.device).manual_seed(0)
         returns = windows.returns(*windows.draw(samples, generator))
         self.center.copy_(returns.mean())
         self.scale.copy_(returns.std().clamp(min=1e-6))
@@ -146,7 +146,7 @@ def calibrate(
     seed: int = 0,
 ) -> list[Calibration]:
     """How true the model is, without noise and at each noise level, on windows that it was not trained on."""
-    device = windows.starts.device
+    device = windows.device
     generator = torch.Generator(device).manual_seed(seed)
     first, length = windows.draw(samples, generator)
     clean, true = normalizer.normalize(windows.window(first, length)), windows.returns(first, length)

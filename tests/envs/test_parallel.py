@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from diffplan.envs.parallel import cores, on_all_cores
+from diffplan.envs.parallel import alone, cores, on_all_cores
 
 # `eval` is what a fresh process finds without importing these tests
 JOBS = [f"(__import__('time').sleep({0.3 * (job == 0)}), {job}, __import__('os').getpid())" for job in range(6)]
@@ -20,6 +20,13 @@ def test_results_come_in_order_from_as_many_processes_as_asked_for(most):
     assert [job for _, job, _ in found] == list(range(6))
     assert len({pid for *_, pid in found}) == most
     assert (os.getpid() in {pid for *_, pid in found}) == (most == 1)
+
+
+def test_alone_it_is_done_by_a_process_of_its_own():
+    found = {alone(eval, "__import__('os').getpid()") for _ in range(2)}
+    assert len(found) == 2 and os.getpid() not in found
+    with pytest.raises(RuntimeError, match="1 worker processes died"):
+        alone(os._exit, 9)
 
 
 def test_no_jobs_no_processes():
