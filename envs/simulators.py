@@ -6,6 +6,7 @@ Shape letters: B environments, O observations, A actions, P positions.
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any
@@ -13,10 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .parallel import cores
 from .tasks import Task
+from .workers import Spread, spreadable
 
 Array = NDArray[np.floating[Any]]
 
+MANY = 64  # environments from which on processes pay: to start them takes some five seconds, once
 UNSTABLE = (3, 4, 5)  # mujoco.mjtWarning: BADQPOS, BADQVEL, BADQACC
 
 
@@ -29,6 +33,14 @@ class Simulators:
         start: places every agent here instead of where the task would.
         goal: asks every environment for this goal.
         render_mode: of the first environment; the others are never drawn.
+        processes: that step them, each its share, on so many cores; 1 for none but this one. If left out, all cores
+            for many environments, unless they are drawn or this process itself is one of several at the same work.
+            The trajectories are the same in any case, to the bit.
+        first: number of the first environment, where these are some of more.
+
+    Attributes:
+        envs: the environments; none where other processes hold them.
+        faults: what went wrong in an episode, by the number of its environment.
     """
 
     def __init__(
@@ -39,14 +51,23 @@ class Simulators:
         start: ArrayLike | None = None,
         goal: ArrayLike | None = None,
         render_mode: str | None = None,
+        processes: int | None = None,
+        first: int = 0,
     ) -> None:
-        self.task, self.start, self.goal = task, start, goal
-        self.envs = [task.environment(render_mode=render_mode if i == 0 else None) for i in range(count)]
-        self._ended = np.zeros(count, dtype=bool)
+        self.task, self.start, self.goal, self.first = task, start, goal, first
         self.faults: dict[int, str] = {}
+        if processes is None:
+            processes = 1 if render_mode is not None else _worth(task, count)
+        self._spread = Spread(task, count, processes) if processes > 1 else None
+        here = 0 if self._spread else count
+        self.envs = [task.environment(render_mode=render_mode if i == 0 else None) for i in range(here)]
+        self._ended = np.zeros(count, dtype=bool)
 
     def reset(self, seeds: Sequence[int]) -> tuple[Array, Array]:
         """Begin an episode each; the same seed begins the same episode in any slot."""
+        if self._spread is not None:
+            self.faults = {}
+            return self._spread.reset(seeds, self.start, self.goal)
         begun = [
             self.task.reset(env, np.random.default_rng(seed), start=self.start, goal=self.goal)
             for env, seed in zip(self.envs, seeds, strict=True)
@@ -64,6 +85,10 @@ class Simulators:
         One whose simulation breaks (NaN, or a state that MuJoCo gave up on) ends its episode with its last good
         observation, and is named in `faults`, as is one in which the task is lost; the others go on.
         """
+        if self._spread is not None:
+            stepped = self._spread.step(actions)
+            self.faults = self._spread.faults
+            return stepped
         rewards = np.zeros(len(self.envs))
         self._steps += 1
         for i, env in enumerate(self.envs):
@@ -73,11 +98,11 @@ class Simulators:
             seen = self.task.flatten(observation)
             fault = _fault(env, seen, reward)
             if fault:
-                self.faults[i] = f"environment {i} broke at step {self._steps}: {fault}"
+                self.faults[self.first + i] = f"environment {self.first + i} broke at step {self._steps}: {fault}"
                 self._ended[i] = True
                 continue
             if lost := self.task.lost(seen):
-                self.faults[i] = f"environment {i} at step {self._steps}: {lost}"
+                self.faults[self.first + i] = f"environment {self.first + i} at step {self._steps}: {lost}"
                 self._ended[i] = True
             self._observations[i] = seen
             rewards[i] = self.task.reward(self._observations[i], self._goals[i], reward)
@@ -85,11 +110,21 @@ class Simulators:
         return self._observations.astype(np.float32), rewards, self._ended.copy()
 
     def render(self) -> NDArray[np.uint8]:
-        """The first environment as a picture (height, width, 3)."""
+        """The first environment as a picture (height, width, 3).
+
+        Raises:
+            ValueError: other processes hold the environments.
+        """
+        if self._spread is not None:
+            raise ValueError("environments in other processes are not drawn; make Simulators(..., processes=1)")
         return np.asarray(self.envs[0].render())
 
     def close(self) -> None:
-        for env in self.envs:
+        """Close all of them; once more does nothing."""
+        if self._spread is not None:
+            self._spread.close()
+        closing, self.envs = self.envs, []
+        for env in closing:
             env.close()
 
     def __enter__(self) -> Simulators:
@@ -109,6 +144,12 @@ def side_by_side(task: Task, seeds: Sequence[int]) -> Iterator[tuple[Simulators,
         with Simulators(task, count) as simulators:
             for group in alike:
                 yield simulators, group
+
+
+def _worth(task: Task, count: int) -> int:
+    """Processes that step so many environments soonest."""
+    alone = multiprocessing.parent_process() is None
+    return min(cores(), count) if alone and count >= MANY and spreadable(task) else 1
 
 
 def _fault(env: Any, observation: Array, reward: float) -> str:
