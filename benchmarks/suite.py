@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from diffplan.envs.distilling import find_teacher
 from diffplan.envs.ogbench_scene import need_ogbench
 from diffplan.envs.presets import Preset, find_preset
 from diffplan.envs.records import write_json
-from diffplan.envs.runs import RUNS, exact_command, find_run, load_planner, read_record, versions
+from diffplan.envs.runs import RUNS, SHIPPED, exact_command, find_run, load_planner, pick_device, read_record, versions
 from diffplan.envs.tasks import ArmTask, MazeTask, OgbenchTask, RobotTask, Task, all_tasks, find_task
 from diffplan.envs.tasks.ogbench import ROLLOUTS, TASKS
 from diffplan.envs.training import train_run
@@ -36,7 +37,10 @@ from .ogbench_compare import compare_ogbench
 from .report import guides_table, learned_table, markdown
 from .robot_report import control_rows, locomotion_rows
 from .scenarios import make_scenarios
+from .speed import speed, speed_rows
+from .stepping import save_stepping, stepping, stepping_rows
 from .trained import training_record
+from .training_speed import training_rows, training_speed
 
 SEED = 1  # of the episodes: settings were chosen on those of seed 0
 
@@ -48,9 +52,12 @@ SUITE = {
     "roundabout": "steps to the goal after training on data half of whose routes are detours (maze2d-umaze-roundabout)",
     "stitching": "goals farther than any episode of the data goes (multi2d-umaze-stitch)",
     "arms": "wishes that the arm was never trained for: obstacles, an order, a choice, a region; and a lost block",
+    "speed": "how fast plans are made, one after another and by the thousand, beside Diffuser's own recipe",
+    "training": "how fast the training loop is beside a plain PyTorch loop over Diffuser's own U-Net",
     "distill": "planners of one step beside the ones they were distilled from; RUN-distilled, or distilled now",
     "control": "control frequency of a robot's planner beside Diffuser's own recipe, which is trained into RUN-paper",
     "growth": "how cost grows with the horizon, candidates, environments and data; slopes, memory and a picture",
+    "stepping": "steps of MuJoCo's environments a second, in one process and on all cores",
 }
 
 SUITE |= {
@@ -70,6 +77,8 @@ SUITE |= {
     for name, task in all_tasks().items()
     if isinstance(task, OgbenchTask)
 }
+
+TIMED = ("speed", "training")  # whose numbers are of a machine: those of a GPU stand beside a CPU's
 
 WISHING = "fetch-pick-and-place"  # the one that ships, or the newest run of its task
 CONTROL_TASK = "halfcheetah-medium"
@@ -110,13 +119,19 @@ def run_benchmark(
         return
     if quick:
         raise ValueError(f"benchmark {name!r} has no quick setting; only maze has")
-    episodes = _usual_episodes(name) if episodes is None else episodes
+    episodes, about = _usual_episodes(name) if episodes is None else episodes, SUITE[name]
     if name in ("guides", "weights"):
         report = yield from _guides(run, episodes, weights=name == "weights")
         header, *rows = guides_table(report, "weights" if name == "weights" else "composition")
     elif name == "arms":
         report = yield from measure(run or WISHING, episodes, seed=SEED)
         header, *rows = wishes_rows(report)
+    elif name == "speed":
+        report = yield from _speed(run)
+        header, *rows = speed_rows(report)
+    elif name == "training":
+        report = yield from training_speed(pick_device("auto"))
+        header, *rows = training_rows(report)
     elif name == "distill":
         report = yield from compare_distilled(run, episodes, SEED)
         header, *rows = distilled_rows(report)
@@ -124,6 +139,10 @@ def run_benchmark(
         report = yield from growth()
         header, *rows = growth_rows(report)
         yield f"drawn in {save_growth(report, output)}"
+    elif name == "stepping":
+        report = yield from stepping()
+        header, *rows = stepping_rows(report)
+        yield f"drawn in {save_stepping(report, output)}"
     elif name == "control":
         report = yield from _control(run)
         header, *rows = control_rows(report)
@@ -139,14 +158,24 @@ def run_benchmark(
     else:
         report = yield from _learned(name, run, episodes)
         header, *rows = learned_table(report)
+    name = f"{name}-cuda" if name in TIMED and report["device"] != "cpu" else name
     write_json(output / f"{name}.json", report | {"versions": versions(), "command": exact_command()})
-    (output / f"{name}.md").write_text(f"# {name}\n\n{SUITE[name]}\n\n" + markdown(header, rows))
+    (output / f"{name}.md").write_text(f"# {name}\n\n{about}\n\n" + markdown(header, rows))
     yield markdown(header, rows)
     yield f"wrote {output / f'{name}.json'}"
 
 
 def _usual_episodes(name: str) -> int:
     return TASKS * ROLLOUTS if isinstance(all_tasks().get(name), OgbenchTask) else 100
+
+
+def _speed(run: str | None) -> Generator[str, None, dict[str, Any]]:
+    """Of what ships and its student, or of a run and its own."""
+    folder = find_run(run or SHIPPED)
+    planner, _ = load_planner(folder)
+    student = find_teacher(folder).student_folder
+    known = (student / "planner" / "model_index.json").is_file()
+    return (yield from speed(planner, load_planner(student)[0] if known else None))
 
 
 def _mazes(output: Path, quick: bool, episodes: int | None) -> Iterator[str]:

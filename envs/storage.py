@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 from collections.abc import Sequence
@@ -59,5 +60,9 @@ def store_buffers(
 
 
 def versions_of(*names: str) -> dict[str, str]:
-    """Installed versions of packages, by name."""
-    return {name: importlib.metadata.version(name) for name in names}
+    """Installed versions of packages, by name; those that are not installed are left out."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

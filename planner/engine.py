@@ -12,7 +12,7 @@ import copy
 import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,11 @@ class Frozen:
         return graph
 
 
+def trying_kernels() -> Any:
+    """Within, cuDNN tries which of its kernels are fastest for each new shape: for work that is recorded once."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True)
+
+
 def quickened(network: nn.Module, precision: Precision, compiled: bool) -> Denoiser:
     """A network for one way of planning: its own copy in another precision, compiled, or on a CPU frozen."""
     own = network
@@ -113,7 +118,7 @@ class Graph:
         on_device = {name: t.to(device) for name, t in inputs.items()}
         side = torch.cuda.Stream(device)
         side.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(side):
+        with torch.cuda.stream(side), trying_kernels():
             for _ in range(WARM_UPS):
                 counts.clear()
                 work(on_device, drawn)
@@ -124,7 +129,7 @@ class Graph:
         self.graph = torch.cuda.CUDAGraph()
         if device_noise is not None:
             self.graph.register_generator_state(device_noise)
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph), trying_kernels():
             given = {name: t.to(device, non_blocking=True) for name, t in self.inputs.items()}
             waiting = iter([n.to(device, non_blocking=True) for n in self.noise])
             self.made = list(work(given, drawn if device_noise is not None else lambda each: next(waiting)))

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .diffusion import Prediction, check_prediction
+from .engine import trying_kernels
 from .files import whole_file
 
 WARM_UPS = 3  # updates before one is recorded as a CUDA graph: libraries choose their kernels
@@ -254,14 +255,14 @@ class _Updates:
         if self.warm < WARM_UPS:
             self.warm += 1
             self.side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.side):
+            with torch.cuda.stream(self.side), trying_kernels():
                 info = self._once(self.share)
             torch.cuda.current_stream().wait_stream(self.side)
             return info
         if self.warm == WARM_UPS:
             self.warm += 1
             self.graph.register_generator_state(self.generator)
-            with torch.cuda.graph(self.graph):
+            with torch.cuda.graph(self.graph), trying_kernels():
                 self.info = self._once(self.share)
         if len(self.flying) > AHEAD:
             self.flying.popleft().synchronize()
