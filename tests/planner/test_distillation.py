@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffplan.planner.diffusion import regression_target, signal_and_noise
 from diffplan.planner.distillation import (
@@ -138,6 +139,24 @@ class TestQuestions:
         assert [student_prediction(kind) for kind in ("x0", "eps", "v")] == ["x0", "x0", "v"]
 
 
+class NoLooking(TorchDispatchMode):
+    """Notes every operation; `LOOKS` are those that make a GPU wait for a value, among them masks as indices."""
+
+    LOOKS = frozenset(
+        {"aten._local_scalar_dense.default", "aten.nonzero.default", "aten.masked_select.default", "mask"}
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen.add(str(func))
+        if str(func).startswith("aten.index") and any(t is not None and t.dtype == torch.bool for t in args[1]):
+            self.seen.add("mask")
+        return func(*args, **(kwargs or {}))
+
+
 class TestObjective:
     def ask(self, episodes, spec, teacher, model, *, prediction=None, steps=4, seed=0, **config):
         windows = Windows(episodes, spec, horizon=6)
@@ -204,6 +223,14 @@ class TestObjective:
         assert all(p.grad is not None and p.grad.isfinite().all() for p in student.parameters())
         assert all(p.grad is None for p in teacher.parameters())
         assert not any(v.requires_grad for v in info.values())
+
+    def test_it_never_looks_at_a_value(self, rewarded, spec, network):
+        """It could not be recorded as a CUDA graph (see `training`) if it did: the teacher's pass and the student's."""
+        teacher = CleanPredictor(network(), make_scheduler(train_steps=LEVELS).alphas_cumprod, "v", clip=1.0)
+        with NoLooking() as watched:
+            loss, _ = self.ask(rewarded, spec, teacher, network())
+            loss.backward()
+        assert "aten.randn.generator" in watched.seen and not watched.seen & NoLooking.LOOKS
 
     def test_a_generator_is_a_batch(self, rewarded, spec, exact):
         teacher = exact(LEVELS)
