@@ -104,12 +104,12 @@ def _measured(teacher: Teacher, folder: Path, episodes: int, seed: int) -> Itera
         (HURRIED, planner, hurried),
         (STUDENT, load_planner(folder)[0], {}),
     ):
-        done = _evaluated(by, task, episodes, seed, options)
+        done = evaluated(by, task, episodes, seed, options)
         theirs = theirs or done
-        yield {"task": task.name, "method": method, **_numbers(done, theirs, task, by, options)}
+        yield {"task": task.name, "method": method, **beside(done, theirs, task, by, options)}
 
 
-def _evaluated(planner: TrajectoryPlanner, task: Task, episodes: int, seed: int, options: Numbers) -> Evaluation:
+def evaluated(planner: TrajectoryPlanner, task: Task, episodes: int, seed: int, options: Numbers) -> Evaluation:
     if planner.sampling.changed(options).sampler != "ddpm":
         planner.prepare(**options)  # the single plans that are timed are planned as in a control loop
     *_, done = evaluate(planner, task, episodes=episodes, seed=seed, references=False, **options)
@@ -117,7 +117,7 @@ def _evaluated(planner: TrajectoryPlanner, task: Task, episodes: int, seed: int,
     return done
 
 
-def _numbers(done: Evaluation, theirs: Evaluation, task: Task, planner: TrajectoryPlanner, options: Numbers) -> Numbers:
+def beside(done: Evaluation, theirs: Evaluation, task: Task, planner: TrajectoryPlanner, options: Numbers) -> Numbers:
     """One row's, beside its teacher's on the same episodes."""
     own, other = _scores(done, task), _scores(theirs, task)
     below, error = mean_interval(other - own), mean_interval(other).ci95 / Z

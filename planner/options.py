@@ -34,6 +34,8 @@ class Sampling:
             score choose among them, "both" does both; "particles" resamples them while they are denoised, and chooses.
         gradient_cap: largest norm by which guides may move a plan in one step, in normalised units.
         smoothing: tokens over which a guide's moves are smoothed (see `sampling.Steering`).
+        raced_candidates, raced_steps: in place of `candidates` and `steps` where plans are raced and no guide is at
+            work: the network has to get the route right, and pace and shape are the plant's. None for no fewer.
     """
 
     candidates: int = 8
@@ -49,10 +51,14 @@ class Sampling:
     guidance: Guidance = "both"
     gradient_cap: float = 1.0
     smoothing: float = 3.0
+    raced_candidates: int | None = None
+    raced_steps: int | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.candidates <= MOST_CANDIDATES:
-            raise ValueError(f"candidates={self.candidates} must lie between 1 and {MOST_CANDIDATES}")
+        for name in ("candidates", "raced_candidates"):
+            count = getattr(self, name)
+            if count is not None and not 1 <= count <= MOST_CANDIDATES:
+                raise ValueError(f"{name}={count} must lie between 1 and {MOST_CANDIDATES}")
         if not 0 <= self.smoothing < math.inf:
             raise ValueError(f"smoothing={self.smoothing} must be a finite number of tokens, 0 or more")
         if self.warm_steps < 1:
@@ -82,12 +88,17 @@ class Sampling:
                 "select 'fastest' needs a plant fitted to the data, and this planner has none; "
                 "train it again, or choose another way, such as plausible"
             )
-        return self
+        if self.legs > 1:  # of many ends one leads on
+            return self
+        candidates, steps = self.raced_candidates or self.candidates, self.raced_steps or self.steps
+        return replace(self, candidates=candidates, steps=steps, raced_candidates=None, raced_steps=None)
 
     def changed(self, options: dict[str, Any]) -> Sampling:
-        """With the options that are not None."""
+        """With the options that are not None; who asks for candidates or steps gets as many, raced or not."""
         known = {f.name for f in fields(self)}
         for name in options:
             if name not in known:
                 raise TypeError(f"unknown option {name!r}; known: {', '.join(sorted(known))}")
-        return replace(self, **{k: v for k, v in options.items() if v is not None})
+        given = {k: v for k, v in options.items() if v is not None}
+        asked = {f"raced_{name}": None for name in ("candidates", "steps") if name in given}
+        return replace(self, **asked | given)
