@@ -13,8 +13,14 @@ from diffplan.envs.tasks.ogbench import ogbench_tasks
 from . import maze_report, ogbench
 from .arm_wishes import wishes_rows
 from .arms import skills_rows
+from .distilled import distilled_rows
+from .growth_report import growth_rows
 from .report import guides_table, learned_table, markdown
 from .robot_report import control_rows, locomotion_table
+from .speed import batch_rows, speed_rows
+from .stepping import stepping_rows
+from .steps import steps_rows
+from .training_speed import training_rows
 
 
 def _table_of(folder: Path, name: str, make: Callable[[dict[str, Any]], list[list[str]]]) -> str:
@@ -59,6 +65,16 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "ogbench": _together(ogbench_tasks(), ogbench.readme_rows),
     "arms": _together(arm_tasks(), skills_rows),
     "wishes": lambda folder: _table_of(folder, "arms", wishes_rows),
+    "speed": lambda folder: _table_of(folder, "speed", speed_rows),
+    "speed-gpu": lambda folder: _table_of(folder, "speed-cuda", speed_rows),
+    "batches": lambda folder: _table_of(folder, "speed", batch_rows),
+    "batches-gpu": lambda folder: _table_of(folder, "speed-cuda", batch_rows),
+    "steps": lambda folder: _table_of(folder, "steps", steps_rows),
+    "distill": lambda folder: _table_of(folder, "distill", distilled_rows),
+    "training": lambda folder: _table_of(folder, "training", training_rows),
+    "training-gpu": lambda folder: _table_of(folder, "training-cuda", training_rows),
+    "growth": lambda folder: _table_of(folder, "growth", growth_rows),
+    "stepping": lambda folder: _table_of(folder, "stepping", stepping_rows),
     "control": lambda folder: _table_of(folder, "control", control_rows),
 }
 """The README's tables by the marks between which they stand."""
