@@ -53,7 +53,10 @@ def growth_figure(report: dict[str, Any]) -> Figure:
         growths = [g for g in report["growths"] if g["of"] == of]
         for colour, growth in zip(COLOURS, growths, strict=False):
             _draw(axes, growth, colour)
-        _dress(axes, [row["size"] for row in growths[0]["rows"]])
+        sizes = [row["size"] for row in growths[0]["rows"]]
+        linear = np.array(sizes) / sizes[0]
+        axes.plot(sizes, linear, color=GREY, linestyle=(0, (4, 2)), linewidth=1.2, label="linear")
+        dress(axes, sizes)
         axes.set_xlabel(label, fontsize=8.5, color=INK)
         if i % 2 == 0:
             axes.set_ylabel("times as much as at the smallest", fontsize=8.5, color=INK)
@@ -70,9 +73,8 @@ def _draw(axes: Axes, growth: dict[str, Any], colour: str) -> None:
     axes.errorbar([row["size"] for row in rows], values, np.abs(ends - values), fmt="o-", label=label, zorder=3, **look)
 
 
-def _dress(axes: Axes, sizes: list[int]) -> None:
-    """Scales, words, and what linear would be."""
-    axes.plot(sizes, np.array(sizes) / sizes[0], color=GREY, linestyle=(0, (4, 2)), linewidth=1.2, label="linear")
+def dress(axes: Axes, sizes: list[int]) -> None:
+    """Scales and words of a panel over sizes, both axes logarithmic."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.margins(x=0.06)

@@ -39,6 +39,7 @@ from .robot_report import control_rows, locomotion_rows
 from .scenarios import make_scenarios
 from .speed import speed, speed_rows
 from .stepping import save_stepping, stepping, stepping_rows
+from .steps import few_steps, steps_rows
 from .trained import training_record
 from .training_speed import training_rows, training_speed
 
@@ -54,6 +55,7 @@ SUITE = {
     "arms": "wishes that the arm was never trained for: obstacles, an order, a choice, a region; and a lost block",
     "speed": "how fast plans are made, one after another and by the thousand, beside Diffuser's own recipe",
     "training": "how fast the training loop is beside a plain PyTorch loop over Diffuser's own U-Net",
+    "steps": "score and success at 1 to 16 denoising steps, with DDIM and DPM++",
     "distill": "planners of one step beside the ones they were distilled from; RUN-distilled, or distilled now",
     "control": "control frequency of a robot's planner beside Diffuser's own recipe, which is trained into RUN-paper",
     "growth": "how cost grows with the horizon, candidates, environments and data; slopes, memory and a picture",
@@ -132,6 +134,9 @@ def run_benchmark(
     elif name == "training":
         report = yield from training_speed(pick_device("auto"))
         header, *rows = training_rows(report)
+    elif name == "steps":
+        report = yield from few_steps(run, episodes, SEED)
+        header, *rows = steps_rows(report)
     elif name == "distill":
         report = yield from compare_distilled(run, episodes, SEED)
         header, *rows = distilled_rows(report)

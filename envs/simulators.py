@@ -5,6 +5,7 @@ Shape letters: B environments, O observations, A actions, P positions.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 from collections.abc import Iterator, Sequence
@@ -33,13 +34,13 @@ class Simulators:
         start: places every agent here instead of where the task would.
         goal: asks every environment for this goal.
         render_mode: of the first environment; the others are never drawn.
-        processes: that step them, each its share, on so many cores; 1 for none but this one. If left out, all cores
-            for many environments, unless they are drawn or this process itself is one of several at the same work.
-            The trajectories are the same in any case, to the bit.
+        processes: that step them, each its share, on so many cores; 1 for this one alone. If left out, all cores for
+            many environments, unless they are drawn or this process itself is one of several at the same work. The
+            trajectories are the same in any case, to the bit.
         first: number of the first environment, where these are some of more.
 
     Attributes:
-        envs: the environments; none where other processes hold them.
+        envs: the environments that this process holds: all of them, or the first ones.
         faults: what went wrong in an episode, by the number of its environment.
     """
 
@@ -58,16 +59,24 @@ class Simulators:
         self.faults: dict[int, str] = {}
         if processes is None:
             processes = 1 if render_mode is not None else _worth(task, count)
-        self._spread = Spread(task, count, processes) if processes > 1 else None
-        here = 0 if self._spread else count
-        self.envs = [task.environment(render_mode=render_mode if i == 0 else None) for i in range(here)]
-        self._ended = np.zeros(count, dtype=bool)
+        here = -(-count // max(1, min(processes, count, cores())))
+        self._others = Spread(task, count - here, processes - 1, first=here) if here < count else None
+        self.envs: list[Any] = []
+        with contextlib.nullcontext() if self._others is None else self._others.making():
+            self.envs += [task.environment(render_mode=render_mode if i == 0 else None) for i in range(here)]
+        self._ended = np.zeros(here, dtype=bool)
 
     def reset(self, seeds: Sequence[int]) -> tuple[Array, Array]:
         """Begin an episode each; the same seed begins the same episode in any slot."""
-        if self._spread is not None:
-            self.faults = {}
-            return self._spread.reset(seeds, self.start, self.goal)
+        if self._others is None:
+            return self._reset_here(seeds)
+        here = len(self.envs)
+        with self._others.resetting(seeds[here:], self.start, self.goal) as others:
+            own = self._reset_here(seeds[:here])
+        observations, goals = (np.concatenate(parts) for parts in zip(own, *others, strict=True))
+        return observations, goals
+
+    def _reset_here(self, seeds: Sequence[int]) -> tuple[Array, Array]:
         begun = [
             self.task.reset(env, np.random.default_rng(seed), start=self.start, goal=self.goal)
             for env, seed in zip(self.envs, seeds, strict=True)
@@ -85,10 +94,19 @@ class Simulators:
         One whose simulation breaks (NaN, or a state that MuJoCo gave up on) ends its episode with its last good
         observation, and is named in `faults`, as is one in which the task is lost; the others go on.
         """
-        if self._spread is not None:
-            stepped = self._spread.step(actions)
-            self.faults = self._spread.faults
-            return stepped
+        if self._others is None:
+            return self._step_here(actions)
+        here = len(self.envs)
+        with self._others.stepping(actions[here:]) as others:
+            observations, rewards, ended = self._step_here(actions[:here])
+        self.faults |= self._others.faults
+        return (
+            np.concatenate([observations, others.observations]),
+            np.concatenate([rewards, others.rewards]),
+            np.concatenate([ended, others.ended]),
+        )
+
+    def _step_here(self, actions: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
         rewards = np.zeros(len(self.envs))
         self._steps += 1
         for i, env in enumerate(self.envs):
@@ -110,19 +128,13 @@ class Simulators:
         return self._observations.astype(np.float32), rewards, self._ended.copy()
 
     def render(self) -> NDArray[np.uint8]:
-        """The first environment as a picture (height, width, 3).
-
-        Raises:
-            ValueError: other processes hold the environments.
-        """
-        if self._spread is not None:
-            raise ValueError("environments in other processes are not drawn; make Simulators(..., processes=1)")
+        """The first environment as a picture (height, width, 3)."""
         return np.asarray(self.envs[0].render())
 
     def close(self) -> None:
         """Close all of them; once more does nothing."""
-        if self._spread is not None:
-            self._spread.close()
+        if self._others is not None:
+            self._others.close()
         closing, self.envs = self.envs, []
         for env in closing:
             env.close()

@@ -3,9 +3,9 @@
 What pays was measured. Most of a step is Python (a maze: 70 of 100 microseconds), so threads wait for each other;
 MuJoCo's own threaded rollout leaves out what Gymnasium's environments do around a step, and with it the last digits;
 Gymnasium's vector environments start a process for each, of which hundreds are too many. Here there is a process for
-each core, whatever the number of environments. They are started once, when they are first needed, by a process that
-has imported everything and is then copied; the environments' own code is the same as without them, and so is every bit
-of what they do.
+each core, this one among them, whatever the number of environments. The others are started once, when they are first
+needed, by a process that has imported everything and is then copied; the environments' own code is the same as without
+them, and so is every bit of what they do.
 
 Only commands travel through sockets; numbers lie in memory that is shared.
 
@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -84,58 +84,84 @@ class Board:
 
 
 class Spread:
-    """B environments of a task, as `Simulators` has them, in several processes.
+    """B environments of a task, as `Simulators` has them, in other processes, which work while a context lasts.
 
     Args:
         task: which.
         count: B.
-        processes: at most; no more than there are cores or environments.
+        processes: at most; there are no more than cores beside this one's.
+        first: number of the first environment, where these are some of more.
+
+    Attributes:
+        faults: as `Simulators.faults`.
 
     Raises:
-        RuntimeError: a process died.
-        Exception: whatever making an environment raises.
+        RuntimeError: a process died; of every method.
     """
 
-    def __init__(self, task: Task, count: int, processes: int) -> None:
-        self.key = next(_NUMBERS)
+    def __init__(self, task: Task, count: int, processes: int, *, first: int = 0) -> None:
+        self.key, self.task, self.first, self.faults = next(_NUMBERS), task, first, dict[int, str]()
         self.links = _links(os.getpid())[: min(processes, count)]
-        self.bounds = np.linspace(0, count, len(self.links) + 1).astype(int).tolist()
-        self.faults: dict[int, str] = {}
-        widths = len(task.spec.action_names), len(task.spec.observation_names)
+        bounds = np.linspace(0, count, len(self.links) + 1).astype(int).tolist()
+        self.parts = [slice(*part) for part in itertools.pairwise(bounds)]
+        self.sizes = count, len(task.spec.action_names), len(task.spec.observation_names)
+
+    @contextlib.contextmanager
+    def making(self) -> Iterator[None]:
+        """Make the environments."""
         with tempfile.NamedTemporaryFile(dir=SHARED if os.path.isdir(SHARED) else None, prefix="diffplan-") as file:
-            self.board = Board.at(file.name, count, *widths)
-            parts = itertools.pairwise(self.bounds)
+            self.board = Board.at(file.name, *self.sizes)
+            board = (file.name, *self.sizes)
             try:
-                self._ask("make", [(task, (file.name, count, *widths), first, end) for first, end in parts])
-            except Exception:
+                with self._asked("make", [(self.task, board, part, self.first) for part in self.parts]):
+                    yield
+            except BaseException:
                 self.close()
                 raise
 
-    def reset(self, seeds: Sequence[int], start: ArrayLike | None, goal: ArrayLike | None) -> tuple[Array, Array]:
-        """Begin an episode each."""
-        if len(seeds) != self.bounds[-1]:
-            raise ValueError(f"{self.bounds[-1]} environments need as many seeds, got {len(seeds)}")
+    @contextlib.contextmanager
+    def resetting(
+        self, seeds: Sequence[int], start: ArrayLike | None, goal: ArrayLike | None
+    ) -> Iterator[list[tuple[Array, Array]]]:
+        """Begin an episode each; observations and goals of some after another, once the context has ended."""
+        if len(seeds) != self.sizes[0]:
+            count = self.first + self.sizes[0]
+            raise ValueError(f"{count} environments need as many seeds, got {count + len(seeds) - self.sizes[0]}")
         self.faults = {}
-        shares = [seeds[first:end] for first, end in itertools.pairwise(self.bounds)]
-        begun = self._ask("reset", [(share, start, goal) for share in shares])
-        observations, goals = (np.concatenate(parts) for parts in zip(*begun, strict=True))
-        return observations, goals
+        with self._asked("reset", [(seeds[part], start, goal) for part in self.parts]) as begun:
+            yield begun
 
-    def step(self, actions: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
-        """Apply actions (B, A)."""
+    @contextlib.contextmanager
+    def stepping(self, actions: Array) -> Iterator[Board]:
+        """Apply actions (B, A); what came of them is on the board once the context has ended."""
         self.board.actions[:] = actions
-        for faults in self._ask("step", [()] * len(self.links)):
-            self.faults |= faults
-        return self.board.observations.copy(), self.board.rewards.copy(), self.board.ended.copy()
+        with self._asked("step", [()] * len(self.links)) as faults:
+            yield self.board
+        for each in faults:
+            self.faults |= each
 
     def close(self) -> None:
         """Close the environments; the processes stay, for others."""
-        links, self.links = self.links, []
-        with contextlib.suppress(RuntimeError):  # those that died have closed what they had
-            _exchange(links, "close", self.key, [()] * len(links))
+        with contextlib.suppress(RuntimeError), self._asked("close", [()] * len(self.links)):
+            self.links = []  # those that died have closed what they had
 
-    def _ask(self, verb: str, details: Sequence[tuple[Any, ...]]) -> list[Any]:
-        return _exchange(self.links, verb, self.key, details)
+    @contextlib.contextmanager
+    def _asked(self, verb: str, details: Sequence[tuple[Any, ...]]) -> Iterator[list[Any]]:
+        """All processes do something meanwhile; their answers, once the context has ended."""
+        links, answers, heard = self.links, list[Any](), list[tuple[bool, Any]]()
+        with _TURN:
+            with _or_none(links):
+                for link, detail in zip(links, details, strict=True):
+                    link.send((verb, self.key, detail))
+            try:
+                yield answers
+            finally:
+                with _or_none(links):
+                    heard += [link.recv() for link in links]
+        for failed, value in heard:
+            if failed:
+                raise value
+            answers.append(value)
 
 
 def spreadable(task: Task) -> bool:
@@ -150,16 +176,15 @@ def spreadable(task: Task) -> bool:
 # ------------------------------------------------------------------------------------------- the asking side
 
 
-def _exchange(links: Sequence[Connection], verb: str, key: int, details: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Ask all, then hear all; only then is the first failure raised.
+@contextlib.contextmanager
+def _or_none(links: Sequence[Connection]) -> Iterator[None]:
+    """All are told and heard, or none any more: an answer that is left may not be taken for another one's.
 
-    Where an answer is not heard, because a process died or the user interrupts, nobody may take it for another one's.
+    Raises:
+        RuntimeError: a process died.
     """
     try:
-        with _TURN:
-            for link, detail in zip(links, details, strict=True):
-                link.send((verb, key, detail))
-            answers = [link.recv() for link in links]
+        yield
     except BaseException as error:
         for link in links:
             link.close()
@@ -170,16 +195,12 @@ def _exchange(links: Sequence[Connection], verb: str, key: int, details: Sequenc
             "a process that steps environments died, as happens where memory runs out; "
             "run fewer environments at once, or Simulators(..., processes=1)"
         ) from error
-    for failed, value in answers:
-        if failed:
-            raise value
-    return [value for _, value in answers]
 
 
 @functools.lru_cache(maxsize=1)
 def _links(asking: int) -> list[Connection]:
-    """From a process to one for each core; they end when it does, as nobody is left to ask them."""
-    pairs = [socket.socketpair() for _ in range(cores())]
+    """From a process to one for each other core; they end when it does, as nobody is left to ask them."""
+    pairs = [socket.socketpair() for _ in range(max(1, cores() - 1))]
     theirs = [other.fileno() for _, other in pairs]
     code = f"from diffplan.envs.workers import raise_workers; raise_workers({theirs})"
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
@@ -244,12 +265,12 @@ class _Share:
 
 
 def _make(
-    groups: dict[int, _Share], key: int, task: Task, board: tuple[str, int, int, int], first: int, end: int
+    groups: dict[int, _Share], key: int, task: Task, board: tuple[str, int, int, int], part: slice, first: int
 ) -> None:
     from .simulators import Simulators
 
-    simulators = Simulators(task, end - first, processes=1, first=first)
-    groups[key] = _Share(simulators, Board.at(*board), slice(first, end))
+    simulators = Simulators(task, part.stop - part.start, processes=1, first=first + part.start)
+    groups[key] = _Share(simulators, Board.at(*board), part)
 
 
 def _reset(
