@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from diffplan.envs.distilling import Teacher, distill_run, find_teacher, one_step
 from diffplan.envs.runs import STATE, exact_command, load_planner, read_record
 from diffplan.envs.tasks import MazeTask, Task, find_task
+from diffplan.planner.options import Sampling
 from diffplan.planner.pipeline import TrajectoryPlanner
 
 from .evaluate import Evaluation, evaluate, number, stats_record
@@ -25,6 +26,7 @@ from .trained import training_record
 
 TASKS = ("maze2d-umaze", "maze2d-medium", "maze2d-large")
 TEACHER, HURRIED, STUDENT = "teacher", "teacher, one step", "student, one step"
+HURRY = ("sampler", "steps", "warm_steps", "eta", "candidates")  # what one step changes
 Z = 1.96  # standard errors of half a 95% interval
 
 Numbers = dict[str, Any]
@@ -97,16 +99,21 @@ def _student_of(teacher: Teacher) -> Generator[str, None, Path]:
 def _measured(teacher: Teacher, folder: Path, episodes: int, seed: int) -> Iterator[Numbers]:
     """The rows of one task, the teacher's first."""
     planner, task = load_planner(teacher.folder)
-    hurried = {k: v for k, v in dataclasses.asdict(one_step(planner)).items() if v != getattr(planner.sampling, k)}
+    own, hurried = planner.sampling, fitted(planner, one_step(planner))
     theirs: Evaluation | None = None
     for method, by, options in (
-        (TEACHER, planner, {}),
-        (HURRIED, planner, hurried),
+        (TEACHER, planner, {"steps": own.steps, "candidates": own.candidates}),  # all, also where fewer are raced
+        (HURRIED, planner, {key: getattr(hurried, key) for key in HURRY}),
         (STUDENT, load_planner(folder)[0], {}),
     ):
         done = evaluated(by, task, episodes, seed, options)
         theirs = theirs or done
         yield {"task": task.name, "method": method, **beside(done, theirs, task, by, options)}
+
+
+def fitted(planner: TrajectoryPlanner, sampling: Sampling) -> Sampling:
+    """As plans without guides are sampled."""
+    return sampling.fitting(guided=False, raced=planner.plant is not None)
 
 
 def evaluated(planner: TrajectoryPlanner, task: Task, episodes: int, seed: int, options: Numbers) -> Evaluation:
@@ -131,7 +138,7 @@ def beside(done: Evaluation, theirs: Evaluation, task: Task, planner: Trajectory
         "plan_ms_median": number(1000 * done.plan_seconds_median),
         "plans": done.plans,
         "faults": list(done.faults),
-        "sampling": dataclasses.asdict(planner.sampling.changed(options)),
+        "sampling": dataclasses.asdict(fitted(planner, planner.sampling.changed(options))),
         "device": str(planner.device),
     }
 

@@ -172,8 +172,8 @@ def one_step(teacher: TrajectoryPlanner) -> Sampling:
     """
     own = teacher.sampling
     raced = teacher.plant is not None and own.select == "fastest"
-    count = 1 if raced else own.candidates
-    return replace(own, sampler="ddim", steps=1, warm_steps=1, eta=0.0, candidates=count)
+    count = 1 if raced else None
+    return replace(own, sampler="ddim", steps=1, warm_steps=1, eta=0.0, raced_steps=None, raced_candidates=count)
 
 
 def _distill(job: Job, teacher: TrajectoryPlanner, teacher_steps: int) -> Iterator[Progress]:

@@ -37,7 +37,8 @@ def test_teacher_and_student_are_measured_on_the_same_episodes(here, run_folder)
     scores = []
     for run in (run_folder, folder / "runs" / f"{run_folder.name}-distilled"):
         planner, task = load_planner(run)
-        *_, done = evaluate(planner, task, episodes=EPISODES, seed=numbers["seed"], references=False, timed=0)
+        own = {key: getattr(planner.sampling, key) for key in ("steps", "candidates")} if run == run_folder else {}
+        *_, done = evaluate(planner, task, episodes=EPISODES, seed=numbers["seed"], references=False, timed=0, **own)
         scores.append(normalized_score(strict_returns([r.rewards for r in done.rollouts]), *task.score_range))
     for own, row in zip(scores, (numbers["rows"][0], numbers["rows"][-1]), strict=True):
         assert row["score_strict"] == pytest.approx(own.mean(), abs=1e-3)

@@ -95,7 +95,9 @@ class TestOtherTeachers:
         distill(None, teacher.student_folder, steps=1)
         assert read_record(teacher.student_folder)["distilled_from"]["run"] == "maze2d-umaze"
         planner, _ = load_planner(teacher.student_folder)
-        assert (planner.sampling.candidates, planner.sampling.steps) == (1, 1)
+        raced, guided = (planner.sampling.fitting(guided=guided, raced=True) for guided in (False, True))
+        assert (raced.candidates, raced.steps) == (1, 1)
+        assert (guided.candidates, guided.steps) == (teacher.planner.sampling.candidates, 1)
 
     @pytest.mark.parametrize(("prediction", "said"), [("eps", "x0"), ("v", "v")])
     def test_other_predictions(self, data, tmp_path, prediction, said):
@@ -130,8 +132,9 @@ class TestOtherTeachers:
         assert (planner.horizon, planner.spec.stride) == (12, 8)
 
     def test_where_nothing_races_candidates_stay(self, make_planner):
-        own = one_step(make_planner(sampling={"candidates": 5, "steps": 4, "select": "plausible", "eta": 1.0}))
-        assert (own.candidates, own.select) == (5, "plausible")
+        given = {"candidates": 5, "steps": 4, "select": "plausible", "raced_candidates": 2, "raced_steps": 2}
+        own = one_step(make_planner(sampling=given)).fitting(guided=False, raced=False)
+        assert (own.candidates, own.select, own.raced_candidates) == (5, "plausible", None)
         assert (own.sampler, own.steps, own.warm_steps, own.eta) == ("ddim", 1, 1, 0.0)
 
 
