@@ -16,7 +16,7 @@ from .evaluate import Evaluation
 
 TASKS = ("maze2d-umaze", "maze2d-large")
 SAMPLERS: tuple[Sampler, ...] = ("ddim", "dpm++")
-STEPS = (1, 2, 4, 8, 16)
+STEPS, WARM_STEPS = (1, 2, 4, 8, 16), (1, 2)  # of plans; of replans that begin from the plan before
 SLOW = {"candidates": 16, "steps": 8}  # what others are compared with, on the same episodes
 
 Numbers = dict[str, Any]
@@ -34,6 +34,7 @@ def few_steps(run: str | None, episodes: int, seed: int) -> Generator[str, None,
     for name in TASKS if run is None else (run,):
         planner, task = load_planner(find_teacher(name).folder)
         ways: list[Numbers] = [{"sampler": s, "steps": n, "candidates": 1} for s in SAMPLERS for n in STEPS]
+        ways += [{"sampler": "ddim", "steps": 8, "warm_steps": n, "candidates": 1} for n in WARM_STEPS]
         slow: Evaluation | None = None
         for options in ({"sampler": "ddim", **SLOW}, *ways):
             done = evaluated(planner, task, episodes, seed, options)
@@ -46,7 +47,9 @@ def few_steps(run: str | None, episodes: int, seed: int) -> Generator[str, None,
 
 def _words(row: Numbers) -> str:
     sampling = row["sampling"]
-    return f"{sampling['sampler']}, {sampling['steps']} steps, candidates: {sampling['candidates']}"
+    warm = min(sampling["warm_steps"], sampling["steps"])
+    steps = f"{sampling['steps']} steps" + (f" ({warm} in replans)" if warm < sampling["steps"] else "")
+    return f"{sampling['sampler']}, {steps}, candidates: {sampling['candidates']}"
 
 
 def steps_rows(report: Numbers) -> list[list[str]]:
