@@ -167,11 +167,8 @@ class Episodes:
         cuts = first + came + steps
         return np.asarray(cuts[cuts < last], dtype=np.int64)
 
-    def split(self, share: float, *, seed: int = 0) -> tuple[Episodes, Episodes]:
-        """Two sets of whole episodes, drawn at random: a share held out, at least one episode, and the rest, in order.
-
-        Returns:
-            The rest, and those held out.
+    def held_out(self, share: float, *, seed: int = 0) -> NDArray[np.bool_]:
+        """A share of the episodes, drawn at random, at least one (N,).
 
         Raises:
             ValueError: a single episode cannot be split, or the share leaves one side empty.
@@ -181,6 +178,11 @@ class Episodes:
             raise ValueError(f"a share of {share:g} of {len(self)} episodes leaves one side empty")
         out = np.zeros(len(self), dtype=bool)
         out[np.random.default_rng(seed).permutation(len(self))[:held]] = True
+        return out
+
+    def split(self, share: float, *, seed: int = 0) -> tuple[Episodes, Episodes]:
+        """Copies of the rest and of those that are `held_out`, in order."""
+        out = self.held_out(share, seed=seed)
         return self._chosen(~out), self._chosen(out)
 
     def _chosen(self, which: NDArray[np.bool_]) -> Episodes:

@@ -56,6 +56,7 @@ class Spans:
         device: torch.device | str,
         fixed: bool,
         stays_within: float | None,
+        only: NDArray[np.bool_] | None = None,
     ) -> Spans:
         """Of windows of a horizon; see `windows.Windows` for what is asked of them."""
         failed = _failed(episodes, spec)
@@ -72,7 +73,7 @@ class Spans:
             first = np.where(stays, np.maximum(0, settled - spec.stride * (horizon - 1)), 0)
             last = np.where(moved, last, -1)
             settled = np.where(stays, episodes.offsets[:-1] + settled, -1)
-        counts = np.maximum(0, last - first + 1)
+        counts = np.maximum(0, last - first + 1) * (True if only is None else only)
         upto = np.cumsum(counts)
         arrays = (episodes.offsets, upto, episodes.offsets[:-1] + first - (upto - counts), failed, settled)
         tables = [None if a is None else torch.from_numpy(np.array(a)).to(device) for a in arrays]

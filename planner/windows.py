@@ -14,8 +14,11 @@ that ended in failure is absorbed: `arrived` then says "terminated".
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .constants import picked
@@ -33,6 +36,7 @@ class Windows:
         horizon: H, tokens per window.
         device: where the data is kept and windows are made.
         discount: of rewards, per environment step; None where returns are not asked for.
+        only: (N,) which episodes windows are taken from; all of them if left out.
         fixed: windows are always of the whole horizon and arrive at its last token, as in Diffuser.
         state_only: actions are left out (zero), for plans of states alone (see `inverse`).
         stays_within: hindsight's goals are places where the position stays, within so many position units, until its
@@ -56,6 +60,7 @@ class Windows:
         fixed: bool = False,
         state_only: bool = False,
         stays_within: float | None = None,
+        only: NDArray[np.bool_] | None = None,
     ) -> None:
         check_widths(episodes, spec)
         longest = int(episodes.lengths.max())
@@ -65,7 +70,8 @@ class Windows:
                 f"and 2 tokens; the longest episode has {longest} steps"
             )
         self.spec, self.horizon, self.fixed, self.state_only = spec, horizon, fixed, state_only
-        self.spans = Spans.of(episodes, spec, horizon=horizon, device=device, fixed=fixed, stays_within=stays_within)
+        asked: dict[str, Any] = {"fixed": fixed, "stays_within": stays_within, "only": only}
+        self.spans = Spans.of(episodes, spec, horizon=horizon, device=device, **asked)
         if not len(self):
             raise ValueError(f"no episode is long enough for a window of {horizon} tokens of {spec.stride} steps")
         self.observations = as_tensor(episodes.observations).to(device)
@@ -73,11 +79,15 @@ class Windows:
         self.actions = as_tensor(episodes.actions).to(self.device)
         self.discount = discount
         if discount is not None:
+            _check_discount(discount)
             if episodes.rewards is None:
                 raise ValueError("returns need rewards, and these episodes have none")
             self.rewards = as_tensor(episodes.rewards).to(self.device)
-            tails = None if spec.position else endless_tails(episodes, discount)
-            self.to_go = torch.from_numpy(returns_to_go(episodes, discount, tails=tails)).to(self.device)
+            if spec.position:
+                self._fade = discount ** torch.arange(self.spans.most * spec.stride, dtype=torch.float64, device=device)
+            else:
+                to_go = returns_to_go(episodes, discount, tails=endless_tails(episodes, discount))
+                self.to_go = torch.from_numpy(to_go).to(self.device)
         names = spec.observation_names
         self._rates = torch.tensor([n in spec.velocity + spec.rates for n in names], device=self.device)
         self._held = torch.tensor([n in spec.held for n in spec.action_names], device=self.device)
@@ -154,10 +164,11 @@ class Windows:
             raise ValueError("these windows were made without a discount; give Windows(..., discount=0.99)")
         if not self.spec.position:
             return self.to_go[first].float()
-        steps = length * self.spec.stride
-        faded = self.discount ** steps.double()
-        shown = self.to_go[first] - faded * self.to_go[first + steps]
-        return (shown + faded * self.rewards[first + steps - 1].double() / (1 - self.discount)).float()
+        steps, every = length * self.spec.stride, torch.arange(len(self._fade), device=self.device)
+        last = steps[:, None] - 1
+        gains = self.rewards[first[:, None] + torch.minimum(every, last)].double()  # (B, steps of the longest)
+        shown = (gains * torch.where(every <= last, self._fade, 0.0)).sum(1)
+        return (shown + self.discount ** steps.double() * gains[:, -1] / (1 - self.discount)).float()
 
 
 def returns_to_go(episodes: Episodes, discount: float, *, tails: np.ndarray | None = None) -> np.ndarray:

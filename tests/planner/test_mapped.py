@@ -87,6 +87,25 @@ class TestMapped:
         assert before == {p: p.read_bytes() for p in tmp_path.iterdir()}
 
 
+@pytest.mark.parametrize("spec", [PLANE, BLIND], ids=["plane", "blind"])
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_windows_of_some_episodes_are_those_of_a_copy_of_them(spec, share):
+    episodes = wandering((30, 1, 12, 7, 2, 45, 3) * 3)
+    out = episodes.held_out(share, seed=3)
+    assert out.sum() == round(share * len(episodes))
+    for copied, only in zip(episodes.split(share, seed=3), (~out, out), strict=True):
+        a, b = (
+            Windows(copied, spec, horizon=4, discount=0.9),
+            Windows(episodes, spec, horizon=4, discount=0.9, only=only),
+        )
+        assert len(a) == len(b)
+        (first, length), (state, tokens) = (w.draw(400, torch.Generator().manual_seed(1)) for w in (a, b))
+        assert torch.equal(length, tokens) and torch.equal(a.window(first, length), b.window(state, tokens))
+        assert torch.equal(a.returns(first, length), b.returns(state, tokens))
+        numbers = np.searchsorted(episodes.offsets, state.numpy(), side="right") - 1
+        assert only[numbers].all()
+
+
 class TestChunks:
     @pytest.fixture(params=[1, 7, 50])
     def small(self, request, monkeypatch) -> int:
