@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diffplan.planner.episodes import Episodes
+from diffplan.planner.episodes import Episodes, chunks
 from diffplan.planner.guides.places import Clearance
 from diffplan.planner.plan import Plan
 from diffplan.planner.spec import TrajectorySpec
@@ -75,8 +75,10 @@ class MazeTask(Task):
         """D4RL's dense reward, exp(-distance to the fixed goal after the step); the data itself knows no goal."""
         if self.goal_cell is None:
             return None
-        gaps = np.linalg.norm(episodes.observations[:, :2] - self.maze.center(self.goal_cell), axis=1)
-        dense = np.append(np.exp(-gaps[1:]), 0.0).astype(np.float32)
+        dense, goal = np.zeros(len(episodes.observations), dtype=np.float32), self.maze.center(self.goal_cell)
+        for part in chunks(len(dense) - 1):
+            reached = episodes.observations[part.start + 1 : part.stop + 1, :2]
+            dense[part] = np.exp(-np.linalg.norm(reached - goal, axis=1))
         dense[episodes.offsets[1:] - 1] = 0.0  # an episode's last state takes no action
         return dense
 
