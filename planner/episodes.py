@@ -108,6 +108,13 @@ class Episodes:
         part = slice(self.offsets[index], self.offsets[index + 1])
         return self.observations[part], self.actions[part][:-1]
 
+    def acted(self, *, most: int | None = None) -> NDArray[np.int64]:
+        """States (n,) in which an action was taken: all of them, or so many, evenly spaced."""
+        upto = np.cumsum(self.lengths)
+        count = int(upto[-1]) if most is None else min(int(upto[-1]), most)
+        number = np.arange(count) * int(upto[-1]) // count
+        return np.asarray(number + np.searchsorted(upto, number, side="right"))  # every episode has a last state, too
+
     def joined(self) -> Episodes:
         """Episodes that go on where the one before ended, as one: recordings that were cut wherever a goal was reached.
 

@@ -13,10 +13,11 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from .episodes import Episodes
+from .episodes import Episodes, as_tensor
 from .spec import TrajectorySpec
 from .training import Objective, TrainConfig
 
+MOST_TRANSITIONS = 1_100_000  # that scales are taken from
 SMALLEST = 1e-4  # standard deviation by which anything is divided
 
 
@@ -78,10 +79,8 @@ class InverseDynamics(ModelMixin, ConfigMixin):
 
 
 def transitions(episodes: Episodes) -> tuple[Tensor, Tensor, Tensor]:
-    """States, those one step later, and the actions between them, of all episodes: (S, O), (S, O), (S, A)."""
-    last = np.zeros(len(episodes.observations), dtype=bool)
-    last[episodes.offsets[1:] - 1] = True
-    now = np.flatnonzero(~last)
+    """States, those one step later, and the actions between them, (S, O), (S, O), (S, A): all, or evenly spaced ones."""
+    now = episodes.acted(most=MOST_TRANSITIONS)
     rows = episodes.observations[now], episodes.observations[now + 1], episodes.actions[now]
     first, second, taken = (torch.from_numpy(r) for r in rows)
     return first, second, taken
@@ -89,12 +88,14 @@ def transitions(episodes: Episodes) -> tuple[Tensor, Tensor, Tensor]:
 
 def predicting_actions(episodes: Episodes, config: TrainConfig, device: torch.device) -> Objective:
     """To predict the actions between consecutive states; the model is an `InverseDynamics`."""
-    now, ahead, taken = (part.to(device) for part in transitions(episodes))
-    spread = taken.std(0).clamp(min=SMALLEST)
+    observations, actions = (as_tensor(a).to(device) for a in (episodes.observations, episodes.actions))
+    spread = transitions(episodes)[2].std(0).clamp(min=SMALLEST).to(device)
+    count, upto = episodes.steps, torch.from_numpy(np.cumsum(episodes.lengths)).to(device)
 
     def objective(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        rows = torch.randint(len(taken), (config.batch_size,), generator=generator, device=device)
-        off = model(now[rows], ahead[rows]) - taken[rows]
+        row = torch.randint(count, (config.batch_size,), generator=generator, device=device)
+        now = row + torch.searchsorted(upto, row, right=True)  # nobody acts in an episode's last state
+        off = model(observations[now], observations[now + 1]) - actions[now]
         loss = (off / spread).square().mean()
         return loss, {"inverse_loss": loss.detach(), "action_error": off.detach().abs().mean()}
 

@@ -209,10 +209,7 @@ def _transitions(episodes: Episodes, spec: TrajectorySpec) -> tuple[NDArray[np.i
 
     Where none are observed, those before are zero and those after what the positions did.
     """
-    upto = np.cumsum(episodes.lengths)
-    count = min(int(upto[-1]), MOST_TRANSITIONS)
-    number = np.arange(count) * int(upto[-1]) // count
-    now = number + np.searchsorted(upto, number, side="right")  # every episode before has a last state, too
+    now = episodes.acted(most=MOST_TRANSITIONS)
     actions = episodes.actions[now].astype(np.float64)
     columns = spec.velocity_indices or spec.position_indices
     seen, ahead = _columns(episodes, now, columns), _columns(episodes, now + 1, columns)

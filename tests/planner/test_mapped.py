@@ -12,10 +12,12 @@ import torch
 from diffplan.planner import episodes as module
 from diffplan.planner import plant as plant_module
 from diffplan.planner.episodes import Episodes, chunks
+from diffplan.planner.inverse import InverseDynamics, predicting_actions
 from diffplan.planner.normalizer import KINDS, Normalizer
 from diffplan.planner.plant import Plant
 from diffplan.planner.spans import Spans
 from diffplan.planner.spec import TrajectorySpec
+from diffplan.planner.training import TrainConfig
 from diffplan.planner.windows import Windows
 
 PLANE = TrajectorySpec(("fx", "fy"), ("x", "y", "vx", "vy"), ("x", "y"), ("vx", "vy"), 0.05, 2)
@@ -77,6 +79,18 @@ class TestMapped:
         for kind in KINDS:
             mine, other = (Normalizer.fit(e, PLANE, kind).state_dict() for e in pair)
             assert all(torch.equal(v, other[k]) for k, v in mine.items())
+
+    def test_inverse_dynamics_are_learned_alike(self, pair):
+        models = [InverseDynamics(4, 2) for _ in pair]
+        for model, episodes in zip(models, pair, strict=True):
+            model.fit_scale(episodes)
+        models[1].load_state_dict(models[0].state_dict() | models[1].state_dict() | dict(models[0].named_parameters()))
+        config, cpu = TrainConfig(steps=1, batch_size=50), torch.device("cpu")
+        a, b = (
+            predicting_actions(episodes, config, cpu)(model, torch.Generator().manual_seed(2))[0]
+            for model, episodes in zip(models, pair, strict=True)
+        )
+        assert torch.equal(a, b)
 
     def test_files_are_not_written_to(self, pair, tmp_path):
         before = {p: p.read_bytes() for p in tmp_path.iterdir()}
