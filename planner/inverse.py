@@ -79,7 +79,7 @@ class InverseDynamics(ModelMixin, ConfigMixin):
 
 
 def transitions(episodes: Episodes) -> tuple[Tensor, Tensor, Tensor]:
-    """States, those one step later, and the actions between them, (S, O), (S, O), (S, A): all, or evenly spaced ones."""
+    """States, those one step later, and the actions between: (S, O), (S, O), (S, A); of many, evenly spaced ones."""
     now = episodes.acted(most=MOST_TRANSITIONS)
     rows = episodes.observations[now], episodes.observations[now + 1], episodes.actions[now]
     first, second, taken = (torch.from_numpy(r) for r in rows)
