@@ -265,7 +265,7 @@ def _trained(
     into = folder or RUNS / f"bench-{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     minutes = settings.fit(task).minutes
     yield f"training {task.name}, preset {preset}, for {minutes:g} minutes into {into}"
-    yield from _train(task, into, TrainConfig(**task.training, minutes=minutes), preset=settings)
+    yield from _train(task, into, TrainConfig(**task.training | settings.training, minutes=minutes), preset=settings)
     return into
 
 

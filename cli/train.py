@@ -49,7 +49,9 @@ def train(
         float | None,
         typer.Option(min=0.001, max=10**6, help="Minutes to train for; with --steps, whichever ends first."),
     ] = None,
-    preset: Annotated[str, typer.Option(help="Named settings: default, quick, paper.")] = "default",
+    preset: Annotated[
+        str, typer.Option(help="Named settings: default, quick, gpu (a wide network, large batches), paper.")
+    ] = "default",
     only: Annotated[
         Part | None,
         typer.Option(help="Train one part: the denoiser, or the return model of the run in --output (or the newest)."),
@@ -108,7 +110,7 @@ def train(
         settings = settings if actions is None else dataclasses.replace(settings, actions=actions.value)
         given = {"batch_size": batch_size, "learning_rate": learning_rate}
         config = TrainConfig(
-            **chosen.training | {k: v for k, v in given.items() if v is not None},
+            **chosen.training | settings.training | {k: v for k, v in given.items() if v is not None},
             steps=steps,
             minutes=minutes if steps or minutes else settings.fit(chosen).minutes,
             prediction=prediction.value,

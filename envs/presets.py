@@ -27,6 +27,7 @@ class Preset:
         actions: "joint" plans them with the states; "inverse" plans states alone, and learned inverse dynamics find the
             actions between them.
         fixed: plans always last the whole horizon, as in Diffuser: windows run on from goal to goal.
+        training: settings of `planner.training.TrainConfig`, over the task's own.
     """
 
     name: str = "default"
@@ -41,6 +42,7 @@ class Preset:
     sampling: dict[str, Any] = field(default_factory=dict)
     fixed: bool = False
     actions: Literal["joint", "inverse"] = "joint"
+    training: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.actions not in ("joint", "inverse"):
@@ -66,6 +68,7 @@ PRESETS = {
     for preset in (
         Preset(),
         Preset("quick", minutes=2.0),
+        Preset("gpu", minutes=3.0, width=64, training={"batch_size": 512, "ema_decay": 0.999}),
         Preset(
             "paper",
             stride=1,

@@ -196,6 +196,8 @@ SKILLS: dict[str, dict[str, Any]] = {
         "horizon": 24,
         "stride": 2,
         "minutes": 60.0,
+        "collect_steps": 600_000,
+        "collect_minutes": 8.0,
         "follow_states": False,  # a strike is its actions: between states it is smeared
         "goals_per_episode": 1,
         "data_steps": 60,
