@@ -99,7 +99,8 @@ class Windows:
     @property
     def starts(self) -> Tensor:
         """States that windows begin at, in order (n,); made when asked for, as draws do without."""
-        return self.spans.at(torch.arange(len(self), device=self.device))[0]
+        counts = self.spans.upto.diff(prepend=self.spans.upto.new_zeros(1))
+        return self.spans.shift.repeat_interleave(counts).add_(torch.arange(len(self), device=self.device))
 
     @property
     def room(self) -> Tensor:
