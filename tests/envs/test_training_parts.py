@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from diffplan.envs.checkpoints import Interrupted, Saver, Stop
-from diffplan.envs.presets import find_preset
+from diffplan.envs.presets import PRESETS, Preset, find_preset
 from diffplan.envs.runs import RETURNS_STATE, STATE, load_planner, read_record
 from diffplan.envs.tasks import find_task
 from diffplan.envs.training import RETURNS_SHARE, Progress, resume_run, train_run
@@ -253,3 +254,21 @@ class TestSaver:
         made, state = saver(0.0, main=False)
         made.now()
         assert state.saved == 0
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_their_record(name):
+    """A run's record holds its preset, and --resume makes the same job of it."""
+    preset, task = PRESETS[name], find_task("fetch-slide")
+    again = Preset(**json.loads(json.dumps(dataclasses.asdict(preset))))
+    assert again.fit(task) == preset.fit(task)
+    settings = TrainConfig(**task.training | again.training, minutes=1.0)
+    assert settings == TrainConfig(**task.training | preset.training, minutes=1.0)
+
+
+def test_a_gpu_has_a_wider_network_and_larger_batches():
+    task = find_task("fetch-slide")
+    preset = find_preset("gpu", task)
+    assert preset.fit(task).width > task.width
+    config = TrainConfig(**task.training | preset.training, minutes=1.0)
+    assert config.batch_size == 512 and config.first_action_weight == task.training["first_action_weight"]
