@@ -77,6 +77,10 @@ class Windows:
         self.observations = as_tensor(episodes.observations).to(device)
         self.device = self.observations.device
         self.actions = as_tensor(episodes.actions).to(self.device)
+        taken = self.actions.shape[
+            1
+        ]  # runs of `stride` actions from each state on, as a view: (S - stride + 1, stride A)
+        self._runs = self.actions.reshape(-1).unfold(0, spec.stride * taken, taken)
         self.discount = discount
         if discount is not None:
             _check_discount(discount)
@@ -146,10 +150,8 @@ class Windows:
         """Mean (..., A) of the `stride` actions from each state (...) on; zero in plans of states alone."""
         if self.state_only:
             return torch.zeros(*state.shape, self.actions.shape[1], device=self.device)
-        if self.spec.stride == 1:
-            return self.actions[state]
-        spans = self.actions.unfold(0, self.spec.stride, 1)  # (S - stride + 1, A, stride), a view
-        return spans[state.clamp(max=len(spans) - 1)].mean(-1, dtype=torch.float64).float()
+        run = self._runs.index_select(0, state.flatten().clamp(max=len(self._runs) - 1))
+        return run.view(*state.shape, self.spec.stride, -1).mean(-2)
 
     def returns(self, first: Tensor, length: Tensor) -> Tensor:
         """Discounted return (B,) of windows, as float32, in reward units.
