@@ -77,10 +77,8 @@ class Windows:
         self.observations = as_tensor(episodes.observations).to(device)
         self.device = self.observations.device
         self.actions = as_tensor(episodes.actions).to(self.device)
-        taken = self.actions.shape[
-            1
-        ]  # runs of `stride` actions from each state on, as a view: (S - stride + 1, stride A)
-        self._runs = self.actions.reshape(-1).unfold(0, spec.stride * taken, taken)
+        taken = self.actions.shape[1]
+        self._runs = self.actions.reshape(-1).unfold(0, spec.stride * taken, taken)  # of `stride` actions each, a view
         self.discount = discount
         if discount is not None:
             _check_discount(discount)
