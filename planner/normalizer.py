@@ -5,7 +5,8 @@ Shape letters: S states, D columns of a token.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Iterator
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -48,14 +49,14 @@ class Normalizer(ModelMixin, ConfigMixin):
             )
         made = cls(spec.width, kind=kind)
         if kind == "limits":
-            low = _each(episodes, lambda rows: rows.amin(0)).amin(0)
-            high = _each(episodes, lambda rows: rows.amax(0)).amax(0)
+            low = functools.reduce(torch.minimum, (rows.amin(0) for rows in _rows(episodes)))
+            high = functools.reduce(torch.maximum, (rows.amax(0) for rows in _rows(episodes)))
             center, scale = (high + low) / 2, (high - low) / 2
         else:
             states = len(episodes.observations)
-            center = _each(episodes, lambda rows: rows.sum(0)).sum(0) / states
-            squares = _each(episodes, lambda rows: (rows - center).square().sum(0)).sum(0)
-            scale = (squares / (states - 1)).sqrt()
+            center = functools.reduce(torch.add, (rows.sum(0) for rows in _rows(episodes))) / states
+            squares = (rows.sub_(center).square_().sum(0) for rows in _rows(episodes))
+            scale = (functools.reduce(torch.add, squares) / (states - 1)).sqrt()
         made.center[:-1] = center
         made.scale[:-1] = torch.where(scale > 1e-6, scale, 1.0)
         return made
@@ -72,12 +73,14 @@ class Normalizer(ModelMixin, ConfigMixin):
         return self.normalize(trajectory)
 
 
-def _each(episodes: Episodes, look: Callable[[Tensor], Tensor]) -> Tensor:
-    """What is seen in each chunk of the states, a row (D - 1,) each: actions, then observations."""
-    both = episodes.actions, episodes.observations
-    return torch.stack(
-        [
-            look(torch.cat([as_tensor(array[part]) for array in both], dim=1).double())
-            for part in chunks(len(episodes.observations))
-        ]
-    )
+def _rows(episodes: Episodes) -> Iterator[Tensor]:
+    """All states, chunk by chunk, (n, D - 1) in double precision: actions, then observations.
+
+    Each lies where the one before it lay: allocators keep what large tensors leave behind.
+    """
+    parts = list(chunks(len(episodes.observations)))
+    both = as_tensor(episodes.actions), as_tensor(episodes.observations)
+    rows = torch.empty(parts[0].stop, sum(part.shape[1] for part in both), dtype=torch.float64)
+    for part in parts:
+        size = part.stop - part.start
+        yield torch.cat([each[part] for each in both], dim=1, out=rows[:size])
