@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from diffplan.envs.jobs import fast_in_half
 from diffplan.envs.tasks import find_task
 from diffplan.planner.episodes import Episodes
 from diffplan.planner.normalizer import Normalizer
@@ -113,8 +114,8 @@ def own_loop(episodes: Episodes, spec: TrajectorySpec, device: torch.device, bat
     """Updates as `diffplan train` makes them, each its loss."""
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState._reset_state()
-    on_gpu = device.type == "cuda"
-    accelerator = Accelerator(cpu=not on_gpu, mixed_precision="bf16" if on_gpu else "no")
+    half = "bf16" if fast_in_half(device) else "no"
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=half)
     config = TrainConfig(steps=10**9, batch_size=batch)
     windows, normalizer = Windows(episodes, spec, horizon=HORIZON, device=device), Normalizer.fit(episodes, spec)
     state = TrainState.begin(TemporalUNet(spec.width).to(device), config)

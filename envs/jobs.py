@@ -91,16 +91,22 @@ def shares(config: TrainConfig, both: bool) -> tuple[TrainConfig, TrainConfig | 
     return replace(config, minutes=config.minutes - own), replace(config, minutes=own)
 
 
+def fast_in_half(device: torch.device) -> bool:
+    """Whether bfloat16 pays: on GPUs that have it, and on CPUs that have tiles for it (elsewhere it is slower)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+
+
 def accelerator_for(output: Path, device: str) -> Accelerator:
     """Hugging Face accelerate's view of the machine: one process here, or one of several under its launcher."""
     place = pick_device(device)
-    bf16 = place.type == "cuda" and torch.cuda.is_bf16_supported()
     if "WORLD_SIZE" not in os.environ:  # one process: let a second run choose its own device
         AcceleratorState._reset_state(reset_partial_state=True)
         PartialState._reset_state()
     return Accelerator(
         cpu=place.type == "cpu",
-        mixed_precision="bf16" if bf16 else "no",
+        mixed_precision="bf16" if fast_in_half(place) else "no",
         log_with="tensorboard",
         project_dir=str(output),
     )

@@ -176,6 +176,7 @@ def open_folder(job: Job, *, dataset: str, command: str, **more: Any) -> None:
         "returns": job.returns and dataclasses.asdict(job.returns),
         "command": command,
         "device": job.accelerator.device.type,
+        "precision": job.accelerator.mixed_precision,
         "cpu_threads": torch.get_num_threads(),
         "versions": versions(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -336,5 +337,5 @@ def _return_model(job: Job, windows: Windows | None = None) -> ReturnModel:
 
 def _consistency_bound(windows: Windows) -> float:
     """What 99% of the data's own windows stay below."""
-    sample, _ = windows.sample(4096, torch.Generator(windows.starts.device).manual_seed(0))
+    sample, _ = windows.sample(4096, torch.Generator(windows.device).manual_seed(0))
     return float(torch.quantile(worst_before_arrival(windows.spec, sample, consistency(windows.spec, sample)), 0.99))

@@ -53,7 +53,7 @@ def distilling(
 
     The objective measures "loss" and "teacher_gap", the unweighted mean squared distance from the teacher's ends.
     """
-    device = windows.starts.device
+    device = windows.device
     normalizer, alphas_cumprod = normalizer.to(device), teacher.alphas_cumprod.to(device)
     teacher = CleanPredictor(teacher.denoiser, alphas_cumprod, teacher.prediction, teacher.clip)
     weights = entry_weights(windows.spec, windows.horizon, config, state_only=windows.state_only).to(device)
@@ -64,7 +64,8 @@ def distilling(
         pinned = draw_pins(windows.spec, length, windows.horizon, generator, state_only=windows.state_only)
         timestep = draw_levels(len(clean), len(alphas_cumprod), generator)
         noisy = noised_softly(clean, pinned, alphas_cumprod, timestep, generator)
-        end = flow_end(teacher, noisy, timestep, pinned, clean, grid=grid)
+        with torch.autocast(device.type, enabled=False):  # what is learned from is exact
+            end = flow_end(teacher, noisy, timestep, pinned, clean, grid=grid)
         student = CleanPredictor(model, alphas_cumprod, config.prediction)  # not clipped: it has to learn at the bounds
         error = (student(noisy, timestep, pinned, clean).float() - end).square()
         free = (~pinned).float()

@@ -19,7 +19,7 @@ from .windows import Windows
 
 def denoising(windows: Windows, normalizer: Normalizer, alphas_cumprod: Tensor, config: TrainConfig) -> Objective:
     """To predict clean windows from noisy ones (see `diffusion.denoising_loss`)."""
-    device = windows.starts.device
+    device = windows.device
     normalizer, alphas_cumprod = normalizer.to(device), alphas_cumprod.to(device)
     weights = entry_weights(windows.spec, windows.horizon, config, state_only=windows.state_only).to(device)
 
@@ -51,7 +51,7 @@ def predicting_returns(
     The model is called with noisy windows (B, H, D), timesteps (B,) and the mask of what is pinned, and answers
     standardised returns (B,).
     """
-    device = windows.starts.device
+    device = windows.device
     normalizer, alphas_cumprod = normalizer.to(device), alphas_cumprod.to(device)
 
     def objective(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:

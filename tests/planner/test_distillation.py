@@ -152,7 +152,8 @@ class NoLooking(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.seen.add(str(func))
-        if str(func).startswith("aten.index") and any(t is not None and t.dtype == torch.bool for t in args[1]):
+        indexed = str(func).startswith(("aten.index.", "aten.index_put"))  # not index_select, which takes no masks
+        if indexed and any(t is not None and t.dtype == torch.bool for t in args[1]):
             self.seen.add("mask")
         return func(*args, **(kwargs or {}))
 
