@@ -7,6 +7,7 @@ Shape letters: P problems, O observations.
 
 from __future__ import annotations
 
+import copy
 import functools
 import statistics
 import time
@@ -29,12 +30,13 @@ from diffplan.planner.schedulers import make_scheduler
 from diffplan.planner.unet import TemporalUNet
 
 TASK = "maze2d-umaze"
-START, GOAL = (-1.0, 1.0), (1.0, -1.0)
+GOAL = (-1.0, 1.0)  # metres: the task's own
+CELLS = ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0), (1.0, -1.0), (0.0, -1.0), (-1.0, -1.0))  # the other free ones
 PAPER = "Diffuser's recipe"
 ROUNDS, PAPER_ROUNDS, WARM_UPS = 10, 3, 5  # of seconds each, for Diffuser's recipe on a CPU
 TURN_SECONDS = 0.2  # of a setting, in each round; one plan at least
 BATCHES = {"cpu": (16, 64, 256), "cuda": (1024, 8192, 32768)}
-DISC = {"x": 0.0, "y": 1.0, "radius": 0.2}  # that guided plans keep out of
+DISC = {"x": 1.0, "y": 0.0, "radius": 0.2}  # that guided plans keep out of
 
 Numbers = dict[str, Any]
 
@@ -61,13 +63,14 @@ class Setting:
 
     def ready(self) -> Callable[[Sequence[float]], Plan]:
         """A function of an observation (O,) to what is followed: everything that a control loop waits for."""
-        planner, goal, generator = self.planner, list(GOAL), torch.Generator().manual_seed(0)
+        planner, generator = copy.copy(self.planner), torch.Generator().manual_seed(0)
+        planner._ready = {}  # of its own: what another setting has made ready is not for this one
         known: Numbers = {"guide": self.guide, **self.options}
         if self.prepared is not None:
             planner.prepare(**known, **self.prepared)
 
         def replan(observation: Sequence[float]) -> Plan:
-            plan = planner.plan(planner.problem(observation, goal), generator=generator, **known)
+            plan = planner.plan(planner.problem(observation, GOAL), generator=generator, **known)
             if self.raced and planner.plant is not None:
                 courses(planner.plant, [plan])
             return plan
@@ -176,9 +179,10 @@ def _sampled(sample: Callable[..., torch.Tensor], starts: torch.Tensor, goals: t
 
 
 def _starts(count: int) -> NDArray[np.float64]:
-    """Observations (P, O) in the start's cell, at rest or slowly moving."""
+    """Observations (P, O) in random cells, at rest or slowly moving, as the protocol's episodes begin."""
     rng = np.random.default_rng(0)
-    return np.hstack([START + rng.uniform(-0.1, 0.1, (count, 2)), rng.normal(0, 0.1, (count, 2))])
+    cells = np.array(CELLS)[rng.integers(len(CELLS), size=count)]
+    return np.hstack([cells + rng.uniform(-0.1, 0.1, (count, 2)), rng.normal(0, 0.1, (count, 2))])
 
 
 def _turn(act: Callable[[int], Any]) -> list[float]:

@@ -166,13 +166,13 @@ def resume_distilling(
 
 
 def one_step(teacher: TrajectoryPlanner) -> Sampling:
-    """How its student's plans are sampled: one step; one candidate, too, where it would race for the fastest.
+    """How its student's plans are sampled: one step; as few candidates as it races, too, where it does.
 
     What chooses by the denoiser's judgement, or by a guide, needs candidates to choose from.
     """
     own = teacher.sampling
     raced = teacher.plant is not None and own.select == "fastest"
-    count = 1 if raced else None
+    count = (own.raced_candidates or 1) if raced else None
     return replace(own, sampler="ddim", steps=1, warm_steps=1, eta=0.0, raced_steps=None, raced_candidates=count)
 
 

@@ -255,10 +255,9 @@ def _run(job: Job, *, only: Only | None = None) -> Iterator[Progress]:
         yield from fit(job, planner, network, objective, job.denoiser, STATE, "denoiser", (0.0, ahead))
     words = f"{network.step:,} updates in {network.seconds / 60:.1f} minutes of training"
     if job.returns is not None:
-        seen, held = (
-            Windows(part, task.spec, horizon=task.horizon, device=device, discount=task.discount, state_only=alone)
-            for part in job.episodes.split(HELD_OUT)
-        )
+        out = job.episodes.held_out(HELD_OUT)
+        known = {"horizon": task.horizon, "device": device, "discount": task.discount, "state_only": alone}
+        seen, held = (Windows(job.episodes, task.spec, **known, only=which) for which in (~out, out))
         judge = begin(job, job.returns, lambda: _return_model(job, seen), RETURNS_STATE)
         model = cast(ReturnModel, judge.ema)
         planner.register_modules(returns=model)

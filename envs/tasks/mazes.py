@@ -216,7 +216,7 @@ def maze_task(name: str, dataset: str, maze: MazeMap, pace: Pace, **rest: Any) -
 
 
 def maze_tasks() -> dict[str, Task]:
-    more = {"candidates": 16}
+    more = {"candidates": 16, "raced_candidates": 4}
     far = more | {"raced_candidates": 16, "raced_steps": 8}  # where one route in a few leads nowhere
     paper = {"medium": 256, "large": 384}  # Diffuser's own horizons; 128 on umaze
     rows: list[tuple[str, str, Cell, tuple[float, float] | None, Pace]] = [

@@ -6,6 +6,8 @@ import os
 import imageio.v3 as iio
 import pytest
 
+from diffplan.envs.runs import load_planner
+
 FAST = ["--candidates", "2"]
 
 
@@ -78,7 +80,9 @@ class TestWhatWorks:
         assert cli("distill", "--resume", "--output", "runs/one", "--steps", 3).exit_code == 0
         result = cli("plan", "--goal", "1,1", "--start", "-1,1", "--output", "p.json")  # of the newest run
         assert result.exit_code == 0, result.output
-        assert len(json.loads((tmp_path / "p.json").read_text())["candidates"]) == 1
+        own = load_planner("runs/one")[0].sampling
+        assert (own.steps, own.raced_candidates) == (1, 1)
+        assert len(json.loads((tmp_path / "p.json").read_text())["candidates"]) == own.candidates  # to look at
         check_refused(cli("distill", "runs/one"), "is distilled already", str(run_folder))
         check_refused(cli("distill", run_folder, "--output", "runs/one"), "holds a run already", "--resume")
         check_refused(cli("train", "maze2d", "--resume"), "is distilled, not trained", "diffplan distill --resume")
