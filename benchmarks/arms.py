@@ -126,7 +126,7 @@ def skills_rows(reports: Sequence[dict[str, Any]]) -> list[list[str]]:
                 *(share_of(by_name.get(name), "success_rate", "success_ci95") for name in names),
                 f"{own['steps_to_goal_mean']:.0f} ({expert['steps_to_goal_mean']:.0f})",
                 training_words(report["training"][method]),
-                f"{1000 * own['plan_seconds_median']:.0f} ms",
+                "" if own["plan_seconds_median"] is None else f"{1000 * own['plan_seconds_median']:.0f} ms",
             ]
         )
     return [header, *rows]

@@ -112,11 +112,13 @@ def _measured(teacher: Teacher, folder: Path, episodes: int, seed: int) -> Itera
 
 
 def fitted(planner: TrajectoryPlanner, sampling: Sampling) -> Sampling:
-    """As plans without guides are sampled."""
-    return sampling.fitting(guided=False, raced=planner.plant is not None)
+    """As an executor samples plans without guides."""
+    return sampling.changed(sampling.racing() if planner.plant is not None else {})
 
 
 def evaluated(planner: TrajectoryPlanner, task: Task, episodes: int, seed: int, options: Numbers) -> Evaluation:
+    if planner.plant is not None:
+        options = planner.sampling.racing() | options
     if planner.sampling.changed(options).sampler != "ddpm":
         planner.prepare(**options)  # the single plans that are timed are planned as in a control loop
     *_, done = evaluate(planner, task, episodes=episodes, seed=seed, references=False, **options)
@@ -138,7 +140,7 @@ def beside(done: Evaluation, theirs: Evaluation, task: Task, planner: Trajectory
         "plan_ms_median": number(1000 * done.plan_seconds_median),
         "plans": done.plans,
         "faults": list(done.faults),
-        "sampling": dataclasses.asdict(fitted(planner, planner.sampling.changed(options))),
+        "sampling": dataclasses.asdict(fitted(planner, planner.sampling).changed(options)),
         "device": str(planner.device),
     }
 

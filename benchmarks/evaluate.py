@@ -158,7 +158,7 @@ def evaluate(
         summarize("diffplan", task, [r.rewards for r in rollouts], seeds=seeds),
         tuple(summarize(name, task, rewards, seeds=seeds) for name, rewards in others.items()),
         tuple(rollouts),
-        _one_plan_seconds(planner, rollouts[:timed], guide, pin_goal, options, timed),
+        _one_plan_seconds(planner, rollouts[:timed], guide, pin_goal, executor.options, timed),
         sum(len(r.plan_steps) for r in rollouts),
         tuple(faults),
     )

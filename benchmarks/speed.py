@@ -106,17 +106,18 @@ def settings(planner: TrajectoryPlanner, student: TrajectoryPlanner | None) -> l
     made += [
         Setting("8 candidates, 8 steps", planner, slow),
         Setting("8 candidates, 8 steps, prepared", planner, slow, {}),
-        Setting("default", planner),
-        Setting("default, prepared", planner, {}, {}),
+        Setting("default", planner, planner.sampling.racing()),
+        Setting("default, prepared", planner, planner.sampling.racing(), {}),
         Setting("one step, prepared", planner, one, {}),
         Setting("guided, 2 steps, prepared", planner, {"candidates": 1, "steps": 2}, {}, guide, raced=False),
         Setting("guided, 8 steps, 8 candidates, prepared", planner, slow, {}, guide, raced=False),
     ]
     if student is not None:
-        made += [Setting("distilled", student), Setting("distilled, prepared", student, {}, {})]
-        made += [Setting("distilled, prepared, before it is raced", student, {}, {}, raced=False)]
+        own = student.sampling.racing()
+        made += [Setting("distilled", student, own), Setting("distilled, prepared", student, own, {})]
+        made += [Setting("distilled, prepared, before it is raced", student, own, {}, raced=False)]
     if planner.device.type == "cuda" and student is not None:
-        made += [Setting("distilled, prepared and compiled", student, {"temperature": 0.5}, {"compiled": True})]
+        made += [Setting("distilled, prepared and compiled", student, own, {"compiled": True})]
     return made
 
 

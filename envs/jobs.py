@@ -101,12 +101,15 @@ def fast_in_half(device: torch.device) -> bool:
 def accelerator_for(output: Path, device: str) -> Accelerator:
     """Hugging Face accelerate's view of the machine: one process here, or one of several under its launcher."""
     place = pick_device(device)
+    precision: str | None = "bf16" if fast_in_half(place) else "no"
+    if "ACCELERATE_MIXED_PRECISION" in os.environ:  # its launcher was told
+        precision = None
     if "WORLD_SIZE" not in os.environ:  # one process: let a second run choose its own device
         AcceleratorState._reset_state(reset_partial_state=True)
         PartialState._reset_state()
     return Accelerator(
         cpu=place.type == "cpu",
-        mixed_precision="bf16" if fast_in_half(place) else "no",
+        mixed_precision=precision,
         log_with="tensorboard",
         project_dir=str(output),
     )

@@ -126,8 +126,6 @@ def answer(planner: TrajectoryPlanner, request: Request, **options: Any) -> Plan
     check = feasible_for(request.task, request.guide)
     known: dict[str, Any] = {"generator": torch.Generator().manual_seed(request.seed)}
     known |= {"guide": request.guide, "feasible": check}
-    own = {name: getattr(planner.sampling, name) for name in ("candidates", "steps")}  # more than a race needs
-    options = own | {name: value for name, value in options.items() if value is not None}
     for _ in range(1 + MORE_TRIES):
         if request.goal:
             plan = planner.route(request.start, [*request.vias, request.goal], **known, **options)

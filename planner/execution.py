@@ -113,7 +113,8 @@ class Executor:
         passed_within: distance, in position units, at which one counts as passed.
         or_goals: positions (P,) that will do as well as an environment's own goal: whichever is reached soonest from
             where its episode begins.
-        **options: further fields of `options.Sampling`.
+        **options: further fields of `options.Sampling`, over the planner's own (where plans are hastened and nothing is
+            said, its `racing` ones).
     """
 
     def __init__(
@@ -141,7 +142,10 @@ class Executor:
             raise ValueError(f"tempo={tempo} must be above 0 and at most 10")
         self.planner, self.environments, self.controller = planner, environments, controller
         self.replan_every, self.guide, self.tempo, self.tolerance = replan_every, guide, tempo, tolerance
-        self.feasible, self.pin_goal, self.keep_plans, self.options = feasible, pin_goal, keep_plans, options
+        self.feasible, self.pin_goal, self.keep_plans = feasible, pin_goal, keep_plans
+        given = {name: value for name, value in options.items() if value is not None}
+        raced = hasten is not None and guide is None and "legs" not in given
+        self.options: dict[str, Any] = (planner.sampling.racing() if raced else {}) | given
         if (len(vias) or len(or_goals)) and not pin_goal:
             raise ValueError("vias and goals to choose from need a pinned goal: leave pin_goal=False out")
         self.hasten, self.vias, self.passed_within, self.or_goals = hasten, vias, passed_within, or_goals

@@ -34,8 +34,8 @@ class Sampling:
             score choose among them, "both" does both; "particles" resamples them while they are denoised, and chooses.
         gradient_cap: largest norm by which guides may move a plan in one step, in normalised units.
         smoothing: tokens over which a guide's moves are smoothed (see `sampling.Steering`).
-        raced_candidates, raced_steps: in place of `candidates` and `steps` where plans are raced and no guide is at
-            work: the network has to get the route right, and pace and shape are the plant's. None for no fewer.
+        raced_candidates, raced_steps: in place of `candidates` and `steps` where an executor races plans: the network
+            has to get the route right, and pace and shape are the plant's. None for no fewer.
     """
 
     candidates: int = 8
@@ -88,17 +88,17 @@ class Sampling:
                 "select 'fastest' needs a plant fitted to the data, and this planner has none; "
                 "train it again, or choose another way, such as plausible"
             )
-        if self.legs > 1:  # of many ends one leads on
-            return self
-        candidates, steps = self.raced_candidates or self.candidates, self.raced_steps or self.steps
-        return replace(self, candidates=candidates, steps=steps, raced_candidates=None, raced_steps=None)
+        return self
+
+    def racing(self) -> dict[str, Any]:
+        """Options of plans that are raced and followed at once: as few candidates and steps as that takes."""
+        few = {"candidates": self.raced_candidates, "steps": self.raced_steps}
+        return {name: value for name, value in few.items() if value is not None and self.select == "fastest"}
 
     def changed(self, options: dict[str, Any]) -> Sampling:
-        """With the options that are not None; who asks for candidates or steps gets as many, raced or not."""
+        """With the options that are not None."""
         known = {f.name for f in fields(self)}
         for name in options:
             if name not in known:
                 raise TypeError(f"unknown option {name!r}; known: {', '.join(sorted(known))}")
-        given = {k: v for k, v in options.items() if v is not None}
-        asked = {f"raced_{name}": None for name in ("candidates", "steps") if name in given}
-        return replace(self, **asked | given)
+        return replace(self, **{k: v for k, v in options.items() if v is not None})

@@ -62,7 +62,7 @@ def test_commands_run_in_order(here):
 def test_python_runs(here):
     space: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         exec(compile(block, "README.md", "exec"), space)
     assert space["careful"].duration_seconds > space["plan"].duration_seconds

@@ -178,6 +178,11 @@ def _dress(point: Any, rows: float) -> None:
         model.site(name).rgba = rgba(colour)
 
 
+MORE: dict[str, Any] = {"candidates": 16, "raced_candidates": 4}
+FAR: dict[str, Any] = {"candidates": 16, "raced_candidates": 16, "raced_steps": 8}
+"""Of sampling, in larger mazes, and in those where plans are of several legs and one route in a few leads nowhere."""
+
+
 class Pace(NamedTuple):
     """What suits a maze's size: duration and number of tokens, lengths of episodes and training, how it is followed."""
 
@@ -216,14 +221,12 @@ def maze_task(name: str, dataset: str, maze: MazeMap, pace: Pace, **rest: Any) -
 
 
 def maze_tasks() -> dict[str, Task]:
-    more = {"candidates": 16, "raced_candidates": 4}
-    far = more | {"raced_candidates": 16, "raced_steps": 8}  # where one route in a few leads nowhere
     paper = {"medium": 256, "large": 384}  # Diffuser's own horizons; 128 on umaze
     rows: list[tuple[str, str, Cell, tuple[float, float] | None, Pace]] = [
         ("umaze", "PointMaze_UMaze-v3", (1, 1), (23.85, 161.86), Pace(5, 32, 300, 9.0, 1.5, {})),
-        ("medium", "PointMaze_Medium-v3", (6, 6), (13.13, 277.39), Pace(10, 36, 600, 20.0, 1.3, more)),
-        ("large", "PointMaze_Large-v3", (7, 9), (6.7, 273.99), Pace(10, 48, 800, 30.0, 1.2, more)),
-        ("giant", "", (10, 14), None, Pace(10, 48, 1200, 30.0, 1.2, far)),  # plans span 19 of its 32 cells
+        ("medium", "PointMaze_Medium-v3", (6, 6), (13.13, 277.39), Pace(10, 36, 600, 20.0, 1.3, MORE)),
+        ("large", "PointMaze_Large-v3", (7, 9), (6.7, 273.99), Pace(10, 48, 800, 30.0, 1.2, MORE)),
+        ("giant", "", (10, 14), None, Pace(10, 48, 1200, 30.0, 1.2, FAR)),  # plans span 19 of its 32 cells
     ]
     made: dict[str, MazeTask] = {}
     for size, gymnasium_id, goal, scores, pace in rows:

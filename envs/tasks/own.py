@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..maze import Cell, MazeMap
-from .mazes import MazeTask, Pace, maze_task
+from .mazes import FAR, MORE, MazeTask, Pace, maze_task
 
 MOST_BYTES = 64 * 1024
 MOST_CELLS = 64  # per side: each wall is a body that MuJoCo simulates
@@ -192,5 +192,5 @@ def pace_of(maze: MazeMap) -> Pace:
         episode_steps=max(round(1.5 * steps / 100), 2) * 100,
         minutes=float(min(max(round(steps / 20), 6), 30)),
         tempo=1.5 if steps <= 220 else 1.3 if steps <= 400 else 1.2,
-        sampling={} if steps <= 220 else {"candidates": 16},
+        sampling={} if steps <= 220 else FAR if steps > 600 else MORE,
     )

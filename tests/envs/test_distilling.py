@@ -95,9 +95,8 @@ class TestOtherTeachers:
         distill(None, teacher.student_folder, steps=1)
         assert read_record(teacher.student_folder)["distilled_from"]["run"] == "maze2d-umaze"
         planner, _ = load_planner(teacher.student_folder)
-        raced, guided = (planner.sampling.fitting(guided=guided, raced=True) for guided in (False, True))
-        assert (raced.candidates, raced.steps) == (1, 1)
-        assert (guided.candidates, guided.steps) == (teacher.planner.sampling.candidates, 1)
+        assert planner.sampling.racing() == {"candidates": 1}
+        assert (planner.sampling.candidates, planner.sampling.steps) == (teacher.planner.sampling.candidates, 1)
 
     @pytest.mark.parametrize(("prediction", "said"), [("eps", "x0"), ("v", "v")])
     def test_other_predictions(self, data, tmp_path, prediction, said):
@@ -133,7 +132,7 @@ class TestOtherTeachers:
 
     def test_where_nothing_races_candidates_stay(self, make_planner):
         given = {"candidates": 5, "steps": 4, "select": "plausible", "raced_candidates": 2, "raced_steps": 2}
-        own = one_step(make_planner(sampling=given)).fitting(guided=False, raced=False)
+        own = one_step(make_planner(sampling=given))
         assert (own.candidates, own.select, own.raced_candidates) == (5, "plausible", None)
         assert (own.sampler, own.steps, own.warm_steps, own.eta) == ("ddim", 1, 1, 0.0)
 

@@ -241,6 +241,15 @@ class TestHastened:
             reach = np.abs(rollout.goal - rollout.states[0, :2]).max()
             assert steps * DT < 1.1 * 2 * np.sqrt(reach)
 
+    def test_few_candidates_are_raced_unless_more_are_asked_for(self, planner, hasty, monkeypatch):
+        own = planner.sampling.changed({"raced_candidates": 1, "raced_steps": 2, "select": "fastest"})
+        monkeypatch.setattr(planner, "sampling", own)
+        known = {"controller": PlannedActions(), "hasten": lambda plans: plans}
+        assert Executor(planner, None, **known).options == {"candidates": 1, "steps": 2}
+        assert Executor(planner, None, **known, candidates=3, steps=None).options == {"candidates": 3, "steps": 2}
+        assert Executor(planner, None, **known, guide=lambda spec, path: path.sum((1, 2))).options == {}
+        assert Executor(planner, None, controller=PlannedActions()).options == {}
+
     def test_the_denoisers_own_plans_arrive_too(self, planner, hasty):
         """They are pinned at both ends; what an untrained network puts between is straightened."""
         rollouts = executor(planner, Far(), replan_every=1000, **hasty).run(steps=120, seeds=[0, 1, 2])

@@ -200,15 +200,11 @@ class TestRefusals:
     def test_none_keeps_the_default(self):
         assert Sampling(steps=5).changed({"steps": None, "candidates": 2}) == Sampling(steps=5, candidates=2)
 
-    def test_a_race_needs_fewer_unless_more_are_asked_for(self):
+    def test_a_race_needs_fewer(self):
         own = Sampling(candidates=8, steps=4, select="fastest", raced_candidates=1, raced_steps=2)
-        raced, guided = (own.fitting(guided=g, raced=True) for g in (False, True))
-        assert (raced.candidates, raced.steps, raced.select) == (1, 2, "fastest")
-        assert (guided.candidates, guided.steps, guided.select) == (8, 4, "plausible")
-        more = own.changed({"candidates": 8, "steps": None}).fitting(guided=False, raced=True)
-        assert (more.candidates, more.steps) == (8, 2)
-        assert own.changed({"legs": 2}).fitting(guided=False, raced=True).candidates == 8
-        assert own.changed({"select": "plausible"}).fitting(guided=False, raced=True).candidates == 8
+        assert own.racing() == {"candidates": 1, "steps": 2}
+        assert own.changed({"raced_steps": None, "select": "plausible"}).racing() == {}
+        assert Sampling(select="fastest", raced_steps=3).racing() == {"steps": 3}
         with pytest.raises(ValueError, match="raced_candidates=0"):
             Sampling(raced_candidates=0)
 
@@ -349,13 +345,6 @@ class TestTheFastest:
         made = courses(plant, [plan.candidate(k) for k in range(len(plan.trajectories))])
         np.testing.assert_allclose(plan.scores, [-c.seconds for c in made], rtol=1e-6)
         assert (np.diff(plan.scores) <= 0).all()
-
-    def test_few_are_sampled_for_a_race(self, knowing, monkeypatch):
-        own = knowing.sampling.changed({"raced_candidates": 1, "raced_steps": 2, "select": "fastest"})
-        monkeypatch.setattr(knowing, "sampling", own)
-        assert len(ask(knowing).trajectories) == 1
-        assert len(ask(knowing, candidates=3).trajectories) == 3
-        assert len(ask(knowing, guide=EAST).trajectories) == own.candidates
 
     def test_they_are_the_same_candidates(self, knowing):
         fastest, first = (ask(knowing, select=s, candidates=5) for s in ("fastest", "first"))
