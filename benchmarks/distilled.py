@@ -113,7 +113,8 @@ def _measured(teacher: Teacher, folder: Path, episodes: int, seed: int) -> Itera
 
 def fitted(planner: TrajectoryPlanner, sampling: Sampling) -> Sampling:
     """As an executor samples plans without guides."""
-    return sampling.changed(sampling.racing() if planner.plant is not None else {})
+    own = sampling.changed(sampling.racing() if planner.plant is not None else {})
+    return dataclasses.replace(own, raced_candidates=None, raced_steps=None)
 
 
 def evaluated(planner: TrajectoryPlanner, task: Task, episodes: int, seed: int, options: Numbers) -> Evaluation:

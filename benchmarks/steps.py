@@ -17,7 +17,7 @@ from .evaluate import Evaluation
 TASKS = ("maze2d-umaze", "maze2d-large")
 SAMPLERS: tuple[Sampler, ...] = ("ddim", "dpm++")
 STEPS, WARM_STEPS = (1, 2, 4, 8, 16), (1, 2)  # of plans; of replans that begin from the plan before
-SLOW = {"candidates": 16, "steps": 8}  # what others are compared with, on the same episodes
+SLOW = {"candidates": 16, "steps": 8, "warm_steps": 4}  # what others are compared with, on the same episodes
 
 Numbers = dict[str, Any]
 

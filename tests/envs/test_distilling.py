@@ -77,7 +77,8 @@ class TestAStudent:
         planner, _ = load_planner(student)
         asked: list[int] = []
         planner.denoiser.register_forward_hook(lambda network, given, said: asked.append(len(said)))
-        plan = planner.plan(planner.problem([-1, 1, 0, 0], [1, 1]))
+        raced = planner.sampling.racing()
+        plan = planner.plan(planner.problem([-1, 1, 0, 0], [1, 1]), **raced)
         assert asked == [1] and len(plan.trajectories) == 1
 
     def test_the_same_commands_use_it(self, student, tmp_path):
