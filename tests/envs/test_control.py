@@ -14,10 +14,11 @@ from diffplan.envs.tasks import find_task
 from diffplan.planner.controllers import InverseController, PlannedActions, RacingController, TrackingController
 from diffplan.planner.guides import Guide
 from diffplan.planner.inverse import InverseDynamics
+from diffplan.planner.options import Sampling
 from diffplan.planner.plant import Plant
 
 TASK = find_task("maze2d")
-PLANNER = SimpleNamespace(plant=Plant(2, TASK.spec.dt_seconds, (9, 9)), inverse=None)
+PLANNER = SimpleNamespace(plant=Plant(2, TASK.spec.dt_seconds, (9, 9)), inverse=None, sampling=Sampling())
 BARE = SimpleNamespace(plant=None, inverse=None)
 INVERSE = InverseDynamics(4, 2)
 GUIDE = Guide.of(lambda spec, path: path.sum((1, 2)), "any")

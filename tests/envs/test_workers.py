@@ -264,7 +264,8 @@ def test_they_leave_with_who_asked_for_them(tmp_path, then, end):
     finally:
         asking.kill()
         asking.wait()
-    assert len(found) >= 3 and eventually(lambda: not any(is_running(pid) for pid in found), 20)
+    # On two cores: the one that imports, and the one that it becomes.
+    assert len(found) >= 2 and eventually(lambda: not any(is_running(pid) for pid in found), 20)
     assert said == "" or end == signal.SIGINT
 
 
