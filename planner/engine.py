@@ -108,7 +108,7 @@ class Graph:
         device_noise: torch.Generator | None = None,
         keep: bool = False,
     ) -> None:
-        self.keep, self.generator = keep, device_noise
+        self.keep = keep
         counts: list[int] = []
 
         def drawn(each: int) -> Tensor:
